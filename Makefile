@@ -1,0 +1,42 @@
+# Every target sets up its own environment: .venv is made when it is missing or setup.cfg is newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-all check format matrix clean
+
+demo: $(READY)
+	$(BIN)/python tools/demo.py
+
+test: check
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: check
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The fast tests on every supported Python that pyenv has.
+matrix:
+	@for version in 3.10 3.11 3.12 3.13; do \
+		python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python | tail -1) || exit 1; \
+		echo "== $$python"; \
+		$(MAKE) --no-print-directory test VENV=.venv/$$version PYTHON=$$python || exit 1; \
+	done
+
+$(READY): setup.cfg pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and 'Python 3.10 to 3.13 is needed, this is %d.%d: make PYTHON=python3.11' % sys.version_info[:2])"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[lite,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) work_dirs

@@ -1,0 +1,17 @@
+# Swin-T, window 7, ImageNet-1k weights from Microsoft's release. Use it in any config of mmdet or mmseg:
+#   _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 'swin_tiny.py']
+#   model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels))
+channels = [96, 192, 384, 768]  # C2..C5: embed_dims * (1, 2, 4, 8)
+backbone = dict(
+    _delete_=True,  # nothing of the host's backbone may leak in
+    type='swin_dense.SwinTransformer',
+    embed_dims=96,
+    depths=(2, 2, 6, 2),
+    num_heads=(3, 6, 12, 24),
+    window_size=7,
+    drop_path_rate=0.2,
+    init_cfg=dict(
+        type='swin_dense.Pretrained',
+        checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_tiny_patch4_window7_224.pth',
+    ),
+)

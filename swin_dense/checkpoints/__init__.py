@@ -1,0 +1,5 @@
+"""Open any checkpoint safely and load it into a backbone. Importing registers our initializer."""
+
+from swin_dense.checkpoints.pretrained import Pretrained
+
+__all__ = ['Pretrained']

@@ -1,0 +1,157 @@
+"""Make the installed OpenMMLab packages usable. ``prepare()`` is the one call; tools make it first.
+
+Nothing here imports torch or a host before ``prepare()`` has seen that they are there.
+"""
+
+import importlib
+import logging
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from swin_dense.errors import UserError
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A package that must be there: the versions that work, and the command that mends its absence."""
+
+    name: str
+    versions: str
+    mend: str
+
+    def problem(self) -> str | None:
+        """What is wrong with the installed package in one line, None if nothing is."""
+        installed = installed_version(self.name)
+        if installed is None:
+            return f'{self.name} is not installed: {self.mend}'
+        if not SpecifierSet(self.versions).contains(installed, prereleases=True):
+            return f'{self.name} {installed} is installed, but {self.versions} is needed: {self.mend}'
+        return None
+
+
+REQUIREMENTS = (
+    Requirement('torch', '>=2.10', "pip install 'torch>=2.10'"),
+    Requirement('torchvision', '>=0.25', 'pip install torchvision'),
+    Requirement('mmengine', '>=0.10.7', "pip install 'mmengine>=0.10.7'"),
+    Requirement('mmdet', '>=3.3,<3.4', "pip install 'mmdet>=3.3,<3.4'"),
+    Requirement('mmsegmentation', '>=1.2.2,<1.3', "pip install 'mmsegmentation>=1.2.2,<1.3'"),
+    Requirement('setuptools', '<81', "pip install 'setuptools<81'"),
+    Requirement('ftfy', '>=0', 'pip install ftfy'),
+    Requirement('regex', '>=0', 'pip install regex'),
+)
+MMCV = (
+    Requirement('mmcv', '>=2.0.1,<2.2', "pip install 'mmcv-lite>=2.0.1,<2.2'"),
+    Requirement('mmcv-lite', '>=2.0.1,<2.2', "pip install 'mmcv-lite>=2.0.1,<2.2'"),
+)
+
+
+def installed_version(package: str) -> Version | None:
+    """The version of an installed distribution, None if it is absent."""
+    try:
+        return Version(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def mmcv_flavour() -> Requirement:
+    """Which of mmcv and mmcv-lite stands for ``import mmcv``; mmcv-lite if neither is installed."""
+    full, lite = MMCV
+    return full if installed_version(full.name) is not None else lite
+
+
+def problems() -> list[str]:
+    """One line for each package that is missing or of an unsupported version."""
+    found = (requirement.problem() for requirement in (*REQUIREMENTS, mmcv_flavour()))
+    return [problem for problem in found if problem]
+
+
+@cache
+def prepare() -> str:
+    """Make mmengine, mmdet and mmseg usable in this process; further calls do nothing.
+
+    Checks the versions, puts torchvision's NMS and RoIAlign behind ``mmcv.ops`` where mmcv's compiled
+    ones are absent, and allow-lists what mmengine writes into checkpoints, so that
+    ``torch.load(..., weights_only=True)`` reads them.
+
+    Returns:
+        The ops backend: ``'mmcv'`` (compiled) or ``'torchvision'``.
+
+    Raises:
+        UserError: a package is missing or of a version that does not work.
+    """
+    if wrong := problems():
+        raise UserError('; '.join(wrong))
+    # both announce, at every import, what no user of ours can change
+    warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+    warnings.filterwarnings('ignore', message='.*mmcv-lite.*')
+    backend = _provide_ops()
+    _allow_mmengine_checkpoints()
+    return backend
+
+
+def _provide_ops() -> str:
+    try:
+        importlib.import_module('mmcv._ext')
+    except ImportError:
+        from swin_dense.ops import extension
+
+        sys.modules['mmcv._ext'] = extension()
+        return 'torchvision'
+    return 'mmcv' if sys.modules['mmcv._ext'].__spec__ is not None else 'torchvision'
+
+
+def _allow_mmengine_checkpoints() -> None:
+    """Allow-list the classes that mmengine's message hub and meta data put into a checkpoint."""
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+
+    reconstruct = np.zeros(1).__reduce__()[0]
+    dtypes = {type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'uint8', 'bool')}
+    scalar = np.float64(0).__reduce__()[0]
+    torch.serialization.add_safe_globals([HistoryBuffer, reconstruct, scalar, np.ndarray, np.dtype, *dtypes])
+
+
+def use_device(device: str | None) -> None:
+    """Make ``device`` the one that mmengine uses; call it before anything imports torch.
+
+    Args:
+        device: ``'cpu'``, ``'cuda'``, ``'cuda:N'``, ``'mps'``, or None for the best there is.
+
+    Raises:
+        UserError: the machine does not have it.
+    """
+    if device is None:
+        return
+    kind, _, index = device.partition(':')
+    if kind not in ('cpu', 'cuda', 'mps') or (index and not index.isdigit()):
+        raise UserError(f'--device {device}: choose cpu, cuda, cuda:N or mps')
+    if kind == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    elif index:
+        os.environ['CUDA_VISIBLE_DEVICES'] = index
+
+    import mmengine.device.utils as mmengine_device
+    import torch
+
+    available = {'cpu': True, 'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available()}
+    if not available[kind]:
+        raise UserError(f'--device {device}: torch {torch.__version__} sees no such device on this machine')
+    mmengine_device.DEVICE = kind
+
+
+def register_both_hosts() -> None:
+    """Import mmdet and mmseg so that every type of theirs is registered under its own scope."""
+    logging.getLogger('matplotlib').setLevel(logging.WARNING)
+    import mmdet.utils
+    import mmseg.utils
+
+    mmdet.utils.register_all_modules(init_default_scope=False)
+    mmseg.utils.register_all_modules(init_default_scope=False)

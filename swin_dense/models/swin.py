@@ -1,0 +1,300 @@
+"""Swin Transformer (v1) as a backbone: an image in, the maps C2..C5 out.
+
+Read top to bottom: patch embedding, block, patch merging, stage, backbone. Maps are (B, H, W, C)
+inside and leave as (B, C, H, W). Semantics are those of Microsoft's detection code, which mmdet and
+mmseg share: windows are padded after norm1 and the pads are not masked; merging pads before its norm.
+Parameter names are Microsoft's, so the official files load as they are.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from torchvision.ops import StochasticDepth
+
+from swin_dense.models.attention import WindowAttention
+from swin_dense.models.windows import join_windows, pad_to_multiple, shift_masks, split_windows, window_kinds
+from swin_dense.registry import MODELS
+
+PATCH = 4  # stride of C2; every following stage halves the resolution
+
+
+class PatchEmbed(nn.Module):
+    """Cut the image into 4x4 patches and project each to a token (section 3.1)."""
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=PATCH, stride=PATCH)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, in_channels, H, W) -> (B, ceil(H/4), ceil(W/4), dim); zero pads at the bottom and right."""
+        bottom, right = -image.size(2) % PATCH, -image.size(3) % PATCH
+        if bottom or right:
+            image = F.pad(image, (0, right, 0, bottom))
+        return self.norm(self.proj(image).permute(0, 2, 3, 1))
+
+
+class Mlp(nn.Module):
+    """Linear, GELU (erf), Linear."""
+
+    def __init__(self, dim: int, hidden: int, drop: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+
+
+class SwinBlock(nn.Module):
+    """One block: x + attention(norm(x)), then x + mlp(norm(x)) (section 3.2, eq. 3).
+
+    Args:
+        dim: channels C.
+        num_heads: attention heads.
+        window_size: window side M.
+        shift: 0 for W-MSA, M // 2 for SW-MSA.
+        mlp_ratio: hidden channels of the MLP over C.
+        qkv_bias: bias in the q, k, v projection.
+        drop, attn_drop: dropout of projections and of attention weights.
+        drop_path: probability to skip a residual branch, per sample.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window_size: int,
+        shift: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        drop: float,
+        attn_drop: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.window_size, self.shift = window_size, shift
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, window_size, num_heads, qkv_bias, attn_drop, drop)
+        self.drop_path = StochasticDepth(drop_path, mode='row')
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape."""
+        x = x + self.drop_path(self.attend(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Pad, shift, cut into windows, attend, and undo the three."""
+        height, width = x.shape[1:3]
+        x = pad_to_multiple(x, self.window_size)
+        batch, padded_height, padded_width = x.shape[:3]
+        if self.shift:
+            x = x.roll((-self.shift, -self.shift), dims=(1, 2))
+        rows, columns = padded_height // self.window_size, padded_width // self.window_size
+        windows = self.attn(split_windows(x, self.window_size), self.bias(batch, rows, columns))
+        x = join_windows(windows, self.window_size, padded_height, padded_width)
+        if self.shift:
+            x = x.roll((self.shift, self.shift), dims=(1, 2))
+        return x[:, :height, :width]
+
+    def bias(self, batch: int, rows: int, columns: int) -> Tensor:
+        """What is added to the attention logits: position bias, and in shifted blocks the mask.
+
+        Returns:
+            (1, nH, N, N) without shift, (batch * rows * columns, nH, N, N) with it.
+        """
+        bias = self.attn.position_bias()
+        if not self.shift:
+            return bias.unsqueeze(0)
+        masks = shift_masks(self.window_size, self.shift, bias.device, bias.dtype)
+        kinds = window_kinds(rows, columns, bias.device)
+        by_kind = bias.unsqueeze(0) + masks.unsqueeze(1)
+        return by_kind[kinds].repeat(batch, 1, 1, 1)
+
+
+class PatchMerging(nn.Module):
+    """Concatenate each 2x2 neighbourhood and project 4C channels to 2C (section 3.1)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * dim)
+        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 2C); zero pads, before the norm."""
+        x = pad_to_multiple(x, 2)
+        batch, height, width, channels = x.shape
+        x = x.view(batch, height // 2, 2, width // 2, 2, channels)
+        # Microsoft's order: (row, column) = (0, 0), (1, 0), (0, 1), (1, 1)
+        x = x.permute(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
+        return self.reduction(self.norm(x))
+
+
+class SwinStage(nn.Module):
+    """Blocks at one resolution, every second one shifted, and the merging that follows them."""
+
+    def __init__(self, blocks: Sequence[SwinBlock], downsample: PatchMerging | None, with_cp: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> the same shape; ``downsample`` is applied by the backbone."""
+        for block in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        return x
+
+
+@MODELS.register_module()
+class SwinTransformer(BaseModule):
+    """Swin Transformer backbone (Liu et al. 2021), for images of any size.
+
+    Args:
+        embed_dims: channels of C2; C3, C4, C5 have 2, 4, 8 times as many.
+        depths: blocks in each stage.
+        num_heads: attention heads in each stage.
+        window_size: side of the attention window, in tokens.
+        in_channels: channels of the image.
+        mlp_ratio: hidden channels of the MLPs over their input channels.
+        qkv_bias: bias in the q, k, v projections.
+        drop_rate: dropout of tokens and projections.
+        attn_drop_rate: dropout of attention weights.
+        drop_path_rate: stochastic depth of the last block; it rises linearly from 0 over the blocks.
+        pretrain_img_size: side in pixels of the pretraining images if the model has an absolute
+            position embedding, which is then resized (bicubic) to each map; None for no embedding.
+        out_indices: stages whose maps are returned, rising; later stages are not built.
+        frozen_stages: -1 trains everything; 0 freezes the patch embedding, k also the first k stages.
+        with_cp: recompute each block in the backward pass instead of storing it.
+        init_cfg: weights to load, ``dict(type='swin_dense.Pretrained', checkpoint=FILE_OR_URL)``.
+
+    Raises:
+        ValueError: arguments that do not fit together.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: int = 7,
+        in_channels: int = 3,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        pretrain_img_size: int | None = None,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        _check_arguments(depths, num_heads, out_indices, frozen_stages)
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        stages = self.out_indices[-1] + 1
+        dims = [embed_dims * 2**i for i in range(stages)]
+        self.out_channels = [dims[i] for i in self.out_indices]
+
+        self.patch_embed = PatchEmbed(in_channels, embed_dims)
+        self.absolute_pos_embed = None
+        if pretrain_img_size is not None:
+            side = pretrain_img_size // PATCH
+            self.absolute_pos_embed = nn.Parameter(torch.empty(1, embed_dims, side, side))
+            nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
+        self.pos_drop = nn.Dropout(drop_rate)
+
+        # over all the blocks of the architecture, also those of stages that are not built
+        drop_path = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+
+        def block(stage: int, index: int) -> SwinBlock:
+            shift = window_size // 2 if index % 2 else 0
+            return SwinBlock(
+                dims[stage], num_heads[stage], window_size, shift, mlp_ratio, qkv_bias,
+                drop_rate, attn_drop_rate, next(drop_path),
+            )  # fmt: skip
+
+        self.layers = nn.ModuleList()
+        for i in range(stages):
+            blocks = [block(i, j) for j in range(depths[i])]
+            downsample = PatchMerging(dims[i]) if i + 1 < stages else None
+            self.layers.append(SwinStage(blocks, downsample, with_cp))
+        for i in self.out_indices:
+            self.add_module(f'norm{i}', nn.LayerNorm(dims[i]))
+
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        # here and not in train(): DistributedDataParallel looks once, when it wraps the model
+        for module in self._frozen():
+            module.requires_grad_(False)
+        if frozen_stages >= 0 and self.absolute_pos_embed is not None:
+            self.absolute_pos_embed.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps of ``out_indices``.
+
+        Args:
+            image: (B, in_channels, H, W), any H and W from 1.
+
+        Returns:
+            For each stage i of ``out_indices`` (B, C_i, ceil(H / s), ceil(W / s)) with C_i = embed_dims * 2^i
+            and s = 4 * 2^i, each through its own LayerNorm. They are channels-last in memory.
+        """
+        x = self.patch_embed(image)
+        if self.absolute_pos_embed is not None:
+            position = F.interpolate(self.absolute_pos_embed, x.shape[1:3], mode='bicubic')
+            x = x + position.permute(0, 2, 3, 1)
+        x = self.pos_drop(x)
+        maps = []
+        for i, stage in enumerate(self.layers):
+            x = stage(x)
+            if i in self.out_indices:
+                norm = getattr(self, f'norm{i}')
+                maps.append(norm(x).permute(0, 3, 1, 2))
+            if stage.downsample is not None:
+                x = stage.downsample(x)
+        return tuple(maps)
+
+    def train(self, mode: bool = True) -> 'SwinTransformer':
+        """Set the mode; what ``frozen_stages`` freezes stays in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen():
+            module.eval()
+        return self
+
+    def _frozen(self) -> Iterator[nn.Module]:
+        if self.frozen_stages >= 0:
+            yield self.patch_embed
+            yield self.pos_drop
+        for i in range(self.frozen_stages):
+            yield self.layers[i]
+            if i in self.out_indices:
+                yield getattr(self, f'norm{i}')
+
+
+def _check_arguments(
+    depths: Sequence[int], num_heads: Sequence[int], out_indices: Sequence[int], frozen_stages: int
+) -> None:
+    if len(depths) != len(num_heads):
+        raise ValueError(f'depths={depths} and num_heads={num_heads} must have one entry for each stage')
+    if not out_indices or list(out_indices) != sorted(set(out_indices)) or out_indices[0] < 0:
+        raise ValueError(f'out_indices={out_indices} must rise from 0 or more')
+    if out_indices[-1] >= len(depths):
+        raise ValueError(f'out_indices={out_indices} names a stage beyond the {len(depths)} in depths')
+    if not -1 <= frozen_stages <= out_indices[-1] + 1:
+        raise ValueError(f'frozen_stages={frozen_stages} must lie between -1 and {out_indices[-1] + 1}')

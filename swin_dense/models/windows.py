@@ -1,0 +1,77 @@
+"""The geometry of shifted windows: pure functions, and what depends on sizes alone is cached.
+
+A map is (B, H, W, C). Windows are numbered row by row, tokens in a window too. M is the window's
+side, N = M * M its tokens, nW the number of windows of one padded map.
+"""
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Swin adds -100 to the logits of pairs that may not attend to each other. It is not -inf: a pair's
+# weight is exp(-100) times what it would be, as in the official code.
+MASKED = -100.0
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Zero-pad (B, H, W, C) at the bottom and right until ``multiple`` divides H and W."""
+    height, width = x.shape[1:3]
+    bottom, right = -height % multiple, -width % multiple
+    return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
+
+
+def split_windows(x: Tensor, window: int) -> Tensor:
+    """(B, H, W, C) -> (B * nW, N, C); ``window`` divides H and W."""
+    batch, height, width, channels = x.shape
+    x = x.view(batch, height // window, window, width // window, window, channels)
+    return x.transpose(2, 3).reshape(-1, window * window, channels)
+
+
+def join_windows(windows: Tensor, window: int, height: int, width: int) -> Tensor:
+    """(B * nW, N, C) -> (B, height, width, C): the inverse of ``split_windows``."""
+    channels = windows.size(-1)
+    x = windows.view(-1, height // window, width // window, window, window, channels)
+    return x.transpose(2, 3).reshape(-1, height, width, channels)
+
+
+@lru_cache(maxsize=16)
+def relative_position_index(window: int, device: torch.device) -> Tensor:
+    """(N * N,) row of the bias table for each (query, key) pair of a window.
+
+    The table has (2M - 1)^2 rows, one for each (dy, dx) = query - key, dy and dx in [-(M - 1), M - 1]:
+    row = (dy + M - 1) * (2M - 1) + (dx + M - 1).
+    """
+    steps = torch.arange(window, device=device)
+    y, x = torch.meshgrid(steps, steps, indexing='ij')
+    y, x = y.flatten(), x.flatten()
+    dy = y[:, None] - y[None, :] + window - 1
+    dx = x[:, None] - x[None, :] + window - 1
+    return (dy * (2 * window - 1) + dx).flatten()
+
+
+@lru_cache(maxsize=16)
+def shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(4, N, N) additive masks of the four kinds of window in a cyclically shifted map.
+
+    The roll by ``shift`` brings the first rows behind the last ones, so only the last row of windows
+    holds tokens from two places: M - shift rows of its own and shift rows from the top. Likewise the
+    last column. Hence four kinds: 0 interior, 1 right, 2 bottom, 3 corner.
+    """
+    wrapped = torch.arange(window, device=device) >= window - shift
+    row, column = wrapped.repeat_interleave(window), wrapped.repeat(window)
+    across_rows = row[:, None] != row[None, :]
+    across_columns = column[:, None] != column[None, :]
+    nowhere = torch.zeros_like(across_rows)
+    forbidden = torch.stack([nowhere, across_columns, across_rows, across_rows | across_columns])
+    return torch.zeros(forbidden.shape, device=device, dtype=dtype).masked_fill_(forbidden, MASKED)
+
+
+@lru_cache(maxsize=256)
+def window_kinds(rows: int, columns: int, device: torch.device) -> Tensor:
+    """(rows * columns,) the kind of each window, as ``shift_masks`` numbers them."""
+    bottom = torch.zeros(rows, dtype=torch.long, device=device)
+    right = torch.zeros(columns, dtype=torch.long, device=device)
+    bottom[-1], right[-1] = 2, 1
+    return (bottom[:, None] + right[None, :]).flatten()

@@ -1,0 +1,17 @@
+"""Child registries of scope ``swin_dense``.
+
+``type='swin_dense.X'`` in any mmdet or mmseg config makes mmengine import this module and then the
+``locations`` named here, so no config needs ``custom_imports``. One child per family that we use.
+"""
+
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='swin_dense', locations=['swin_dense.models'])
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer',
+    parent=MMENGINE_WEIGHT_INITIALIZERS,
+    scope='swin_dense',
+    locations=['swin_dense.checkpoints'],
+)
