@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# spinning OpenMP threads that share a core stall each other: see swin_dense/hosts.py
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test test-all check format matrix clean
 

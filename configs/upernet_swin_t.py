@@ -7,4 +7,5 @@ _base_ = [
     '_base_/swin_tiny.py',
 ]
 model = dict(backbone=dict(_base_.backbone, drop_path_rate=0.3))
+checkpoint_file = None  # the host's own weights, on a server that is gone
 auto_scale_lr = dict(enable=True, base_batch_size=16)  # lr 6e-5 is for 8 x 2 images

@@ -6,6 +6,7 @@ in-place outputs) are those that mmcv 2.1's Python side calls.
 """
 
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import torch
@@ -49,9 +50,10 @@ def roi_align_forward(
     to max pooling, which torchvision does not have.
     """
     _require_average(pool_mode)
+    exact = _compute_dtype(features)
     pooled = torch.ops.torchvision.roi_align(
-        features,
-        rois.to(features.dtype),
+        features.to(exact),
+        rois.to(exact),
         spatial_scale,
         aligned_height,
         aligned_width,
@@ -76,9 +78,10 @@ def roi_align_backward(
 ) -> None:
     """Write the gradient with respect to the features into ``grad_input`` (B, C, H, W)."""
     _require_average(pool_mode)
+    exact = _compute_dtype(grad_output)
     grad = torch.ops.torchvision._roi_align_backward(
-        grad_output,
-        rois.to(grad_output.dtype),
+        grad_output.to(exact),
+        rois.to(exact),
         spatial_scale,
         aligned_height,
         aligned_width,
@@ -120,6 +123,11 @@ def _focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, al
     return loss
 
 
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    # in bf16 a coordinate of 800 pixels would be off by up to 2 of them
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 def _require_average(pool_mode: int) -> None:
     if pool_mode != AVERAGE:
         raise NotImplementedError(
@@ -141,6 +149,8 @@ def _missing(name: str) -> Callable[..., None]:
 def extension() -> ModuleType:
     """A module to stand at ``mmcv._ext``: the functions above, and a clear error for any other name."""
     module = ModuleType('mmcv._ext', 'torchvision-backed stand-in for the compiled extension of mmcv')
+    # mmengine asks whether the extension exists by looking for its spec
+    module.__spec__ = ModuleSpec('mmcv._ext', loader=None, origin=__name__)
     provided = (
         nms,
         roi_align_forward,

@@ -1,5 +1,5 @@
 # Swin-T, window 7, ImageNet-1k weights from Microsoft's release. Use it in any config of mmdet or mmseg:
-#   _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 'swin_tiny.py']
+#   _base_ = ['mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', 'swin_tiny.py']
 #   model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels))
 channels = [96, 192, 384, 768]  # C2..C5: embed_dims * (1, 2, 4, 8)
 backbone = dict(

@@ -216,8 +216,9 @@ class SwinTransformer(BaseModule):
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         self.pos_drop = nn.Dropout(drop_rate)
 
-        # over all the blocks of the architecture, also those of stages that are not built
-        drop_path = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        # linear over all the blocks of the architecture, also those of stages that are not built
+        last = max(1, sum(depths) - 1)
+        drop_path = iter([drop_path_rate * i / last for i in range(sum(depths))])
 
         def block(stage: int, index: int) -> SwinBlock:
             shift = window_size // 2 if index % 2 else 0

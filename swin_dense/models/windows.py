@@ -14,6 +14,8 @@ from torch import Tensor
 # weight is exp(-100) times what it would be, as in the official code.
 MASKED = -100.0
 
+# The cached functions leave inference mode: a tensor made in it could never serve training later.
+
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zero-pad (B, H, W, C) at the bottom and right until ``multiple`` divides H and W."""
@@ -37,6 +39,7 @@ def join_windows(windows: Tensor, window: int, height: int, width: int) -> Tenso
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def relative_position_index(window: int, device: torch.device) -> Tensor:
     """(N * N,) row of the bias table for each (query, key) pair of a window.
 
@@ -52,6 +55,7 @@ def relative_position_index(window: int, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(4, N, N) additive masks of the four kinds of window in a cyclically shifted map.
 
@@ -69,6 +73,7 @@ def shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dtyp
 
 
 @lru_cache(maxsize=256)
+@torch.inference_mode(False)
 def window_kinds(rows: int, columns: int, device: torch.device) -> Tensor:
     """(rows * columns,) the kind of each window, as ``shift_masks`` numbers them."""
     bottom = torch.zeros(rows, dtype=torch.long, device=device)

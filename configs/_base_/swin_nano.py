@@ -1,0 +1,11 @@
+# Swin-nano: a Swin small enough to train from scratch on two CPU cores in minutes (1.6 M parameters).
+channels = [32, 64, 128, 256]  # C2..C5: embed_dims * (1, 2, 4, 8)
+backbone = dict(
+    _delete_=True,
+    type='swin_dense.SwinTransformer',
+    embed_dims=32,
+    depths=(2, 2, 2, 2),
+    num_heads=(2, 4, 8, 16),
+    window_size=7,
+    drop_path_rate=0.05,
+)

@@ -1,0 +1,151 @@
+"""ADE20K folders: where images and label maps lie, and pointing a segmentation config at them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+from mmengine.config import Config
+from mmseg.registry import DATASETS
+from rich.progress import track
+
+from swin_dense.engine.config import leaf_datasets, loaders, set_classes
+from swin_dense.errors import UserError
+
+# (images, label maps) below the root for train and val; tried in this order
+LAYOUTS = (
+    (('images/training', 'annotations/training'), ('images/validation', 'annotations/validation')),
+    (('img_dir/train', 'ann_dir/train'), ('img_dir/val', 'ann_dir/val')),
+    (('images', 'annotations'), ('images', 'annotations')),  # one split for both
+)
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp')
+UNLABELLED = 255  # what reduce_zero_label makes of label 0, and the losses ignore
+
+
+def find_layout(root: Path) -> tuple[Path, tuple[tuple[str, str], tuple[str, str]]]:
+    """The folder that holds images and label maps, ``root`` or one inside it, and how they lie there.
+
+    Raises:
+        UserError: nothing is found; the message says what was looked for.
+    """
+    if not root.is_dir():
+        raise UserError(f'data folder {root} does not exist (looked for {root.absolute()})')
+    # the official archive unpacks into a folder of its own, ADEChallengeData2016
+    for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+        for layout in LAYOUTS:
+            if all((folder / part).is_dir() and _suffix(folder / part) for split in layout for part in split):
+                return folder, layout
+    looked = '; '.join(' with '.join(split) for layout in LAYOUTS for split in dict.fromkeys(layout))
+    raise UserError(f'data folder {root}: no images with label maps (looked for {looked})')
+
+
+def point_at(config: Config, root: Path) -> None:
+    """Replace every path of a segmentation config's loaders by those below ``root``.
+
+    Raises:
+        UserError: the folder lacks something.
+    """
+    folder, (train, val) = find_layout(root)
+    for name, loader in loaders(config).items():
+        images, labels = train if name == 'train' else val
+        for leaf in leaf_datasets(loader['dataset']):
+            leaf['data_root'] = str(folder.absolute())
+            leaf['ann_file'] = ''
+            leaf['data_prefix'] = dict(img_path=images, seg_map_path=labels)
+            leaf['img_suffix'] = _suffix(folder / images)
+            leaf['seg_map_suffix'] = _suffix(folder / labels)
+
+
+def settle_classes(config: Config, root: Path | None, file: Path | None) -> None:
+    """Make data sets and heads agree on the classes.
+
+    They are taken from the first of: ``file`` (``--classes``), the config's ``metainfo``, ``classes.txt``
+    in ``root`` (``--data``), the config's data set type (ADE20KDataset has 150), the label maps.
+
+    Raises:
+        UserError: the file is missing or empty, or the label maps hold no class.
+    """
+    check_folders(config)
+    leaves = [leaf for loader in loaders(config).values() for leaf in leaf_datasets(loader['dataset'])]
+    named = (leaves[0].get('metainfo') or {}).get('classes')
+    beside = root / 'classes.txt' if root else None
+    if file is not None:
+        names = _read_classes(file)
+    elif named:
+        names = tuple(named)
+    elif beside is not None and beside.is_file():
+        names = _read_classes(beside)
+    elif _type_names(leaves[0]):
+        return  # the heads of such a config are made for these classes
+    else:
+        names = _count_classes(leaves[0])
+    for leaf in leaves:
+        zero = leaf.get('reduce_zero_label', _reduces(leaf))
+        if not named:
+            # a type with names of its own accepts no others
+            leaf['type'] = 'mmseg.BaseSegDataset'
+        leaf['reduce_zero_label'] = zero
+        leaf['metainfo'] = {**(leaf.get('metainfo') or {}), 'classes': names}
+    set_classes(config.model, len(names))
+
+
+def check_folders(config: Config) -> None:
+    """Every folder that a loader names must exist.
+
+    Raises:
+        UserError: the first that does not.
+    """
+    for name, loader in loaders(config).items():
+        for leaf in leaf_datasets(loader['dataset']):
+            for key, part in (leaf.get('data_prefix') or {}).items():
+                folder = Path(leaf.get('data_root') or '') / (part or '')
+                if not folder.is_dir():
+                    raise UserError(
+                        f'config {config.filename}: {name}_dataloader.dataset.data_prefix.{key}: folder '
+                        f'{folder} does not exist (looked for {folder.absolute()}); try --data DIR'
+                    )
+
+
+def save_predictions(config: Config, folder: Path) -> None:
+    """Have the test evaluator write a PNG label map for each image into ``folder``."""
+    evaluator = config.test_evaluator
+    for metric in evaluator if isinstance(evaluator, Sequence) else [evaluator]:
+        if str(metric['type']).split('.')[-1] == 'IoUMetric':
+            metric['output_dir'] = str(folder)
+
+
+def _suffix(folder: Path) -> str | None:
+    """The suffix of the images in a folder, None if there are none."""
+    return next((path.suffix for path in sorted(folder.iterdir()) if path.suffix in IMAGE_SUFFIXES), None)
+
+
+def _read_classes(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        raise UserError(f'--classes {path}: the file does not exist (looked for {path.absolute()})')
+    names = tuple(line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip())
+    if not names:
+        raise UserError(f'--classes {path}: the file is empty; write one class name a line')
+    return names
+
+
+def _type_names(leaf: dict) -> tuple[str, ...]:
+    return tuple(DATASETS.get(leaf['type']).METAINFO.get('classes', ()))
+
+
+def _reduces(leaf: dict) -> bool:
+    """Whether label 0 means unlabelled: yes in ADE20K's layout, unless the type has classes of its own."""
+    return _type_names(leaf) == () or leaf['type'].split('.')[-1] == 'ADE20KDataset'
+
+
+def _count_classes(leaf: dict) -> tuple[str, ...]:
+    """Numbered classes, up to the highest label in the data set's label maps."""
+    folder = Path(leaf['data_root']) / leaf['data_prefix']['seg_map_path']
+    highest = 0
+    for path in track(sorted(folder.glob(f'*{leaf["seg_map_suffix"]}')), 'counting classes', transient=True):
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if labels is None:
+            raise UserError(f'label map {path} cannot be read as an image')
+        highest = max(highest, int(labels[labels != UNLABELLED].max(initial=0)))
+    first = 1 if _reduces(leaf) else 0
+    if highest < first:
+        raise UserError(f'label maps in {folder}: no class in any of them, only label 0 and {UNLABELLED}')
+    return tuple(f'class_{label}' for label in range(first, highest + 1))

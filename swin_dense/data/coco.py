@@ -1,0 +1,228 @@
+"""COCO folders: where annotations and images lie, and pointing a detection config at them."""
+
+import difflib
+import io
+import json
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from swin_dense.engine.config import head_classes, leaf_datasets, loaders, set_classes
+from swin_dense.errors import UserError
+
+# tried in this order below the root; {split} is train or val
+ANNOTATIONS = (
+    'annotations/instances_{split}20*.json',
+    'annotations/instances_{split}*.json',
+    'annotations/{split}.json',
+    'instances_{split}*.json',
+    '{split}.json',
+    '{split}/_annotations.coco.json',
+)
+IMAGES = ('{name}', '{split}', '{split}2017', 'images/{name}', 'images/{split}', 'images', '.')
+
+# the 12 values of pycocotools in its order: AP and AR (at most 100 detections unless the name says other)
+SCORES = (
+    *('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'),
+    *('AR@1', 'AR@10', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100'),
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of a data set: the annotation file and the folder that its file names are relative to."""
+
+    annotations: Path
+    images: Path
+
+
+def find_annotations(root: Path, split: str) -> Path:
+    """The annotation file of ``split`` ('train' or 'val') below ``root``.
+
+    Raises:
+        UserError: no folder, or no such file in it; the message says what was looked for.
+    """
+    if not root.is_dir():
+        raise UserError(f'data folder {root} does not exist (looked for {root.absolute()})')
+    patterns = [pattern.format(split=split) for pattern in ANNOTATIONS]
+    for pattern in patterns:
+        # COCO names result files instances_SPLIT_ALGORITHM_results.json
+        found = sorted(path for path in root.glob(pattern) if not path.stem.endswith('_results'))
+        if len(found) > 1:
+            raise UserError(f'data folder {root}: several {split} annotations: {", ".join(map(str, found))}')
+        if found:
+            return found[0]
+    raise UserError(f'data folder {root}: no {split} annotations (looked for {", ".join(patterns)})')
+
+
+def read(path: Path) -> dict:
+    """The content of an annotation file.
+
+    Raises:
+        UserError: it is missing, not JSON, or not a COCO annotation file.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise UserError(
+            f'annotations {path} do not exist (looked for {path.absolute()}); try --data DIR'
+        ) from error
+    except (ValueError, OSError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        raise UserError(f'annotations {path} cannot be read as JSON: {error}') from error
+    for key in ('images', 'annotations', 'categories'):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise UserError(f'annotations {path}: the list {key!r} is missing: no COCO annotations')
+    return content
+
+
+def classes(content: dict) -> tuple[str, ...]:
+    """The class names in the file's own order, which is the order of mmdet's labels."""
+    return tuple(category['name'] for category in content['categories'])
+
+
+def find_split(root: Path, split: str) -> Split:
+    """The annotation file and image folder of ``split`` below ``root``.
+
+    Raises:
+        UserError: one of the two is not found.
+    """
+    annotations = find_annotations(root, split)
+    images = read(annotations)['images']
+    if not images:
+        raise UserError(f'annotations {annotations}: the list "images" is empty')
+    first = images[0]['file_name']
+    # instances_train2017.json describes train2017/
+    name = annotations.stem.removeprefix('instances_')
+    folders = [folder.format(name=name, split=split) for folder in IMAGES]
+    for folder in folders:
+        if (root / folder / first).is_file():
+            return Split(annotations, root / folder)
+    raise UserError(
+        f'annotations {annotations}: image {first!r} is in none of the folders {", ".join(folders)} of {root}'
+    )
+
+
+def point_at(config: Config, root: Path) -> None:
+    """Replace every path of a detection config, in loaders and evaluators, by those below ``root``.
+
+    Raises:
+        UserError: the folder lacks something.
+    """
+    for name, loader in loaders(config).items():
+        split = find_split(root, 'train' if name == 'train' else 'val')
+        for leaf in leaf_datasets(loader['dataset']):
+            leaf['data_root'] = ''
+            leaf['ann_file'] = str(split.annotations.absolute())
+            leaf['data_prefix'] = dict(img=str(split.images.absolute()))
+    for name in ('val_evaluator', 'test_evaluator'):
+        for metric in _metrics(config, name):
+            if metric.get('ann_file'):
+                metric['ann_file'] = str(find_annotations(root, 'val').absolute())
+
+
+def settle_classes(config: Config) -> None:
+    """Make data sets and heads agree on the classes.
+
+    If the config names them (``metainfo.classes``), every annotation file must have them. If it does
+    not, the annotation file of the first loader names them, and every head gets as many.
+
+    Raises:
+        UserError: an annotation file is missing or broken, or lacks a class.
+    """
+    leaves = [leaf for loader in loaders(config).values() for leaf in leaf_datasets(loader['dataset'])]
+    leaves = [leaf for leaf in leaves if str(leaf.get('type')).split('.')[-1] == 'CocoDataset']
+    files = {Path(leaf.get('data_root') or '') / leaf['ann_file'] for leaf in leaves}
+    contents = {path: classes(read(path)) for path in files}
+    first = next(iter(leaves), None)
+    if first is None:
+        return
+    named = (first.get('metainfo') or {}).get('classes')
+    wanted = tuple(named or contents[Path(first.get('data_root') or '') / first['ann_file']])
+    wanted = (wanted,) if isinstance(named, str) else wanted
+    for path, present in contents.items():
+        _require(config, wanted, present, path)
+    counts = head_classes(config.model)
+    if named and counts != {len(wanted)}:
+        raise UserError(
+            f'config {config.filename}: metainfo.classes names {len(wanted)} classes, but num_classes of the '
+            f'heads is {" and ".join(map(str, sorted(counts)))}'
+        )
+    for leaf in leaves:
+        leaf['metainfo'] = {**(leaf.get('metainfo') or {}), 'classes': wanted}
+    set_classes(config.model, len(wanted))
+
+
+def save_predictions(config: Config, prefix: Path) -> None:
+    """Have the test evaluator write its predictions to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``."""
+    for metric in _metrics(config, 'test_evaluator'):
+        if str(metric['type']).split('.')[-1] == 'CocoMetric':
+            metric['outfile_prefix'] = str(prefix)
+
+
+def _metrics(config: Config, name: str) -> list[dict]:
+    evaluator = config.get(name) or []
+    return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
+
+
+def _require(config: Config, wanted: Sequence[str], present: Sequence[str], path: Path) -> None:
+    for name in wanted:
+        if name not in present:
+            near = difflib.get_close_matches(name, present, 1)
+            hint = f'; did you mean {near[0]!r}?' if near else ''
+            raise UserError(
+                f'config {config.filename}: metainfo.classes: {name!r} is not among the {len(present)} '
+                f'categories of {path}{hint}'
+            )
+
+
+def score(annotations: Path, predictions: Path) -> dict[str, float]:
+    """All 12 COCO values for each kind of prediction in a result file, by pycocotools itself.
+
+    Args:
+        annotations: ground truth in COCO layout.
+        predictions: a list of ``{image_id, category_id, score, bbox and / or segmentation}``.
+
+    Returns:
+        ``bbox_mAP``, ``bbox_mAP_50``, ... ``segm_AR_l@100``; -1 where no object is of that size.
+
+    Raises:
+        UserError: a file that is missing, not JSON, empty, or names images that the ground truth lacks.
+    """
+    try:
+        results = json.loads(predictions.read_bytes())
+    except OSError as error:
+        raise UserError(f'predictions {predictions} cannot be read: {error}') from error
+    except ValueError as error:
+        raise UserError(f'predictions {predictions} cannot be read as JSON: {error}') from error
+    if not isinstance(results, list) or not results or not isinstance(results[0], dict):
+        raise UserError(f'predictions {predictions}: not a list of COCO results')
+    known = {image['id'] for image in read(annotations)['images']}
+    strangers = {result.get('image_id') for result in results} - known
+    if strangers:
+        raise UserError(
+            f'predictions {predictions}: image_id {sorted(strangers, key=str)[0]} is not in {annotations} '
+            f'({len(strangers)} such images)'
+        )
+    kinds = [kind for kind, key in (('bbox', 'bbox'), ('segm', 'segmentation')) if key in results[0]]
+    with redirect_stdout(io.StringIO()):
+        truth = COCO(str(annotations))
+        metrics: dict[str, float] = {}
+        for kind in kinds:
+            evaluation = COCOeval(truth, truth.loadRes(_of_kind(results, kind)), kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            names = (f'{kind}_{name}' for name in SCORES)
+            metrics.update(zip(names, map(float, evaluation.stats), strict=True))
+    return metrics
+
+
+def _of_kind(results: list[dict], kind: str) -> list[dict]:
+    """The results with the entries of one kind: beside a box, a mask would be given the box's area."""
+    dropped = 'bbox' if kind == 'segm' else 'segmentation'
+    return [{key: value for key, value in result.items() if key != dropped} for result in results]

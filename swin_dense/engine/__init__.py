@@ -1,0 +1,1 @@
+"""Configs, runner and hooks: what the tools call."""

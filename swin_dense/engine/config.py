@@ -1,0 +1,204 @@
+"""Load a config and apply what the command line says; a user's mistakes become ``UserError``."""
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import DefaultScope, Registry, root
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+from swin_dense.errors import UserError
+
+HOSTS = {'mmdet': 'detection', 'mmseg': 'segmentation'}
+# read by mmengine and the hosts' tools from the top level of a config, beside Runner's own arguments
+TOP_LEVEL = {'find_unused_parameters', 'sync_bn', 'model_wrapper_cfg', 'tta_model', 'tta_pipeline', 'compile'}
+
+
+def load(path: str, options: Sequence[str] = ()) -> Config:
+    """Read a config file of ours, mmdet's or mmseg's, and override single values.
+
+    Args:
+        path: the config file.
+        options: ``KEY=VALUE`` each, as after ``--cfg-options``.
+
+    Raises:
+        UserError: the file is missing or broken, or an option names nothing that exists.
+    """
+    if not Path(path).is_file():
+        folder = Path(path).parent
+        near = difflib.get_close_matches(Path(path).name, [p.name for p in folder.glob('*.py')], 1)
+        hint = f'; did you mean {folder / near[0]}?' if near else ''
+        raise UserError(f'config {path} does not exist (looked for {Path(path).absolute()}){hint}')
+    try:
+        config = Config.fromfile(path)
+    except SyntaxError as error:
+        raise UserError(f'config {path}, line {error.lineno}: {error.msg}') from error
+    except Exception as error:  # a config is a program: it may raise anything
+        raise UserError(f'config {path}: {type(error).__name__}: {error}') from error
+    for key in ('model', 'default_scope'):
+        if key not in config:
+            raise UserError(f'config {path}: {key} is missing')
+    if config.default_scope not in HOSTS:
+        raise UserError(f'config {path}: default_scope={config.default_scope!r} is none of {list(HOSTS)}')
+    DefaultScope.get_instance('swin_dense', scope_name=config.default_scope)
+    config.merge_from_dict(_parse(options, config))
+    return config
+
+
+def task(config: Config) -> str:
+    """``'detection'`` or ``'segmentation'``."""
+    return HOSTS[config.default_scope]
+
+
+def set_amp(config: Config, precision: str | None, device: str) -> None:
+    """Train in mixed precision: ``'bf16'``, ``'fp16'`` (a GPU only) or None for the config's own."""
+    if precision is None:
+        return
+    if precision == 'fp16' and device == 'cpu':
+        raise UserError('--amp fp16 needs a GPU: on the CPU use --amp bf16')
+    wrapper = config.optim_wrapper
+    if precision == 'fp16':
+        wrapper.type, wrapper.dtype = 'AmpOptimWrapper', 'float16'
+    else:
+        wrapper.type = 'swin_dense.BFloat16OptimWrapper'
+
+
+def set_resume(config: Config, resume: str | None) -> None:
+    """Continue a run: from a checkpoint file, or from the newest of the work directory for ``''``."""
+    if resume is None:
+        return
+    if not resume:
+        pointer = Path(config.work_dir) / 'last_checkpoint'
+        if not pointer.is_file():
+            raise UserError(f'--resume: no run to continue in {config.work_dir} ({pointer} does not exist)')
+        resume = pointer.read_text().strip()
+    config.resume, config.load_from = True, resume
+
+
+def leaf_datasets(dataset: dict) -> list[dict]:
+    """The data sets inside wrappers such as RepeatDataset and ConcatDataset."""
+    if 'datasets' in dataset:
+        return [leaf for inner in dataset['datasets'] for leaf in leaf_datasets(inner)]
+    return leaf_datasets(dataset['dataset']) if 'dataset' in dataset else [dataset]
+
+
+def loaders(config: Config) -> dict[str, dict]:
+    """The data loaders that the config has, by split: train, val, test."""
+    names = {split: f'{split}_dataloader' for split in ('train', 'val', 'test')}
+    return {split: config[name] for split, name in names.items() if config.get(name)}
+
+
+def set_classes(model: Any, count: int) -> None:  # noqa: ANN401
+    """Give every head of a model config ``count`` classes (HTC's semantic branch has its own)."""
+    if isinstance(model, dict):
+        for key, value in model.items():
+            if key == 'num_classes':
+                model[key] = count
+            elif key == 'out_channels' and 'num_classes' in model:
+                model[key] = count  # mmseg's heads: the logits' channels
+            elif key != 'semantic_head':
+                set_classes(value, count)
+    elif isinstance(model, (list, tuple)):
+        for value in model:
+            set_classes(value, count)
+
+
+def head_classes(model: Any) -> set[int]:  # noqa: ANN401
+    """The class counts that the heads of a model config state."""
+    if isinstance(model, dict):
+        own = {model['num_classes']} if 'num_classes' in model else set()
+        return own.union(*(head_classes(value) for key, value in model.items() if key != 'semantic_head'))
+    if isinstance(model, (list, tuple)):
+        return set().union(*(head_classes(value) for value in model))
+    return set()
+
+
+def single_process_loaders(config: Config) -> None:
+    """``num_workers=0`` and ``persistent_workers`` exclude each other; the first is what a user sets."""
+    for loader in loaders(config).values():
+        if not loader.get('num_workers'):
+            loader['persistent_workers'] = False
+
+
+def _parse(options: Sequence[str], config: Config) -> dict[str, Any]:
+    """``KEY=VALUE`` strings as a dict for ``merge_from_dict``; every key must name something."""
+    parsed = {}
+    for option in options:
+        key, equals, value = option.partition('=')
+        if not equals:
+            raise UserError(f'--cfg-options {option}: write KEY=VALUE')
+        _check_key(key, config)
+        try:
+            parsed[key] = DictAction._parse_iterable(value)
+        except (AssertionError, ValueError, SyntaxError) as error:
+            raise UserError(f'--cfg-options {option}: the value cannot be read: {error}') from error
+    return parsed
+
+
+def _check_key(key: str, config: Config) -> None:
+    """A key must exist, or be an argument that the type at its place accepts."""
+    node: Any = config
+    walked: list[str] = []
+    for part in key.split('.'):
+        present, accepted = _present(node), _accepted(node, walked)
+        if part in present:
+            node = present[part]
+            walked.append(part)
+            continue
+        if accepted is None or part in accepted:
+            return  # an argument that the config leaves at its default
+        near = difflib.get_close_matches(part, {*present, *accepted}, 1)
+        place = '.'.join(walked) or 'the config'
+        hint = f'; did you mean {".".join([*walked, near[0]])}?' if near else ''
+        raise UserError(f'--cfg-options {key}: {place} has no {part!r}{hint}')
+
+
+def _present(node: Any) -> dict[str, Any]:  # noqa: ANN401
+    if isinstance(node, (list, tuple)):
+        return {str(i): value for i, value in enumerate(node)}
+    return dict(node.items()) if isinstance(node, dict) else {}
+
+
+def _accepted(node: Any, walked: list[str]) -> set[str] | None:  # noqa: ANN401
+    """The names that may be added at a place; None if any may."""
+    if not walked:
+        return {*inspect.signature(Runner.__init__).parameters, *TOP_LEVEL}
+    if not isinstance(node, dict):
+        return set()
+    if walked[-1].endswith('_dataloader'):
+        return {*inspect.signature(DataLoader.__init__).parameters, 'num_batch_per_epoch'}
+    if 'type' not in node:
+        return set()
+    arguments = _arguments(node['type'])
+    if arguments is not None and walked[-1] == 'optim_wrapper':
+        arguments |= {'constructor', 'paramwise_cfg'}
+    return arguments
+
+
+def _arguments(kind: Any) -> set[str] | None:  # noqa: ANN401
+    """The constructor arguments of a registered type; None if it takes any, or is not found."""
+    found = kind if inspect.isclass(kind) else _find(kind)
+    if not inspect.isclass(found):
+        return None
+    arguments: set[str] = set()
+    for cls in inspect.getmro(found):
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        arguments.update(p.name for p in parameters)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break  # nothing is passed on to the bases
+    return arguments
+
+
+def _find(kind: str) -> type | None:
+    """A type by its registered name, in the config's default scope."""
+    for registry in vars(root).values():
+        if isinstance(registry, Registry):
+            with registry.switch_scope_and_registry(None) as scoped:
+                found = scoped.get(kind)
+            if found is not None:
+                return found
+    return None

@@ -1,0 +1,182 @@
+"""What a run shows and leaves behind: header, progress, metrics, pictures."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from swin_dense.engine.config import task
+from swin_dense.engine.runner import Runner
+from swin_dense.report import header, metrics, pictures, terminal
+
+PLAIN_LINE_SECONDS = 20.0  # off a terminal, a line at most this often
+SMOOTHED = 20  # iterations over which shown losses are averaged
+
+
+class HeaderHook(Hook):
+    """What is trained or tested, on what and how, before the first iteration."""
+
+    def before_train(self, runner: Runner) -> None:
+        terminal.show_header(header.training_header(runner))
+
+    def before_test(self, runner: Runner) -> None:
+        terminal.show_header(header.test_header(runner))
+
+
+class ProgressHook(Hook):
+    """A bar for each epoch or interval with losses and ETA; plain lines off a terminal."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self) -> None:
+        self.bar: Progress | None = None
+        self.name, self.total, self.done = '', 0, 0
+        self.last_line = self.started = 0.0
+        self.first_iter = 0
+
+    def before_train(self, runner: Runner) -> None:
+        self.started, self.first_iter = time.monotonic(), runner.iter
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
+        if self.total:
+            return
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self._start(f'epoch {runner.epoch + 1}/{runner.max_epochs}', len(runner.train_loop.dataloader))
+        else:
+            interval = min(runner.val_interval if runner.val_loop else runner.max_iters, runner.max_iters)
+            begin = runner.iter - runner.iter % interval
+            end = min(begin + interval, runner.max_iters)
+            self._start(f'iterations {begin + 1}-{end}', end - begin)
+            self.done = runner.iter - begin
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
+    ) -> None:
+        scalars = runner.message_hub.log_scalars
+        losses = {
+            name.removeprefix('train/').replace('loss_', ''): buffer.mean(SMOOTHED)
+            for name, buffer in scalars.items()
+            if name.startswith('train/') and 'loss' in name
+        }
+        text = '  '.join(f'{name} {value:.3f}' for name, value in losses.items())
+        per_iter = (time.monotonic() - self.started) / (runner.iter + 1 - self.first_iter)
+        left = (runner.max_iters - runner.iter - 1) * per_iter
+        self._advance(f'{text}  {per_iter:.2f} s/it  ETA {_clock(left)}')
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        self._stop()
+        self._start('evaluating', len(runner.val_loop.dataloader))
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        self._start('evaluating', len(runner.test_loop.dataloader))
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: object = None,
+        outputs: Sequence | None = None,
+    ) -> None:
+        self._advance('')
+
+    after_test_iter = after_val_iter
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self._stop()
+
+    after_test_epoch = after_val_epoch
+
+    def after_run(self, runner: Runner) -> None:
+        self._stop()
+
+    def _start(self, name: str, total: int) -> None:
+        self.name, self.total, self.done = name, total, 0
+        if is_main_process() and terminal.console.is_terminal:
+            columns = (
+                TextColumn('{task.description}'),
+                BarColumn(24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
+            self.bar = Progress(*columns, TextColumn('{task.fields[text]}'), console=terminal.console)
+            self.bar.add_task(name, total=total, text='')
+            self.bar.start()
+
+    def _advance(self, text: str) -> None:
+        self.done += 1
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=self.done, text=text)
+        elif time.monotonic() - self.last_line > PLAIN_LINE_SECONDS or self.done == self.total:
+            self.last_line = time.monotonic()
+            terminal.say(f'{self.name}  {self.done}/{self.total}  {text}')
+        if self.done >= self.total:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+        self.bar, self.total = None, 0
+
+
+class MetricsHook(Hook):
+    """A table of the metrics after each evaluation, and ``metrics.json`` in the work directory."""
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self._report(runner, metrics or {}, runner.val_evaluator.metrics)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self._report(runner, metrics or {}, runner.test_evaluator.metrics)
+
+    def _report(self, runner: Runner, found: dict, evaluators: Sequence) -> None:
+        if not is_main_process():
+            return
+        plain = metrics.as_fractions(found, task(runner.cfg))
+        if not plain and task(runner.cfg) == 'detection':
+            terminal.say('no detections at all: every mAP is 0')
+            plain = metrics.no_detections(list(evaluators[0].metrics))
+        when = f'after {runner.iter} iterations' if runner.iter else ''
+        terminal.show_metrics(f'evaluation {when}'.strip(), plain)
+        metrics.save(plain, Path(runner.work_dir))
+
+
+class PictureHook(Hook):
+    """``predictions.png``: ground truth beside predictions for the first images of each evaluation."""
+
+    def __init__(self, images: int = 6) -> None:
+        self.images = images
+        self.samples: list[pictures.Pair] = []
+
+    def after_val_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence | None = None,
+    ) -> None:
+        for sample in outputs or ():
+            if len(self.samples) < self.images and is_main_process():
+                self.samples.append(pictures.pair(sample))
+
+    after_test_iter = after_val_iter
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        if self.samples:
+            classes = runner.val_loop.dataloader.dataset.metainfo['classes']
+            pictures.save_grid(self.samples, classes, Path(runner.work_dir) / 'predictions.png')
+            self.samples = []
+
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        if self.samples:
+            classes = runner.test_loop.dataloader.dataset.metainfo['classes']
+            pictures.save_grid(self.samples, classes, Path(runner.work_dir) / 'predictions.png')
+            self.samples = []
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'

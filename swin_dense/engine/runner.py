@@ -1,0 +1,112 @@
+"""mmengine's Runner, where it falls short: safe loading, the CPU, a quiet terminal, clear errors."""
+
+import logging
+
+from mmengine.device import get_device
+from mmengine.logging import MMLogger
+from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner as MMEngineRunner
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from torch import nn
+
+from swin_dense.checkpoints.files import fetch, read, state_dict
+from swin_dense.errors import UserError
+from swin_dense.models.channels import check_channels
+
+
+class Runner(MMEngineRunner):
+    """The runner of the tools; configs and hooks are mmengine's."""
+
+    def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None) -> MMLogger:
+        """Log to the file alone: the terminal belongs to header, progress and tables."""
+        logger = super().build_logger(log_level, log_file)
+        for handler in list(logger.handlers):
+            if type(handler) is logging.StreamHandler:
+                logger.removeHandler(handler)
+        return logger
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """Build the model; arguments that do not fit together are the config's mistake."""
+        try:
+            built = super().build_model(model)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f'config {self.cfg.filename}: model: {type(error).__name__}: {error}') from error
+        check_channels(built)
+        return built
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """On the CPU, wrap without device ids and with BatchNorm for SyncBN, which needs GPUs."""
+        if get_device() != 'cpu' or not self.distributed or model_wrapper_cfg or is_model_wrapper(model):
+            return super().wrap_model(model_wrapper_cfg, model)
+        return MMDistributedDataParallel(
+            module=revert_sync_batchnorm(model),
+            broadcast_buffers=False,
+            find_unused_parameters=self.cfg.get('find_unused_parameters', False),
+        )
+
+    @staticmethod
+    def accumulation(optim_wrapper: OptimWrapper) -> int:
+        """Batches whose gradients make one step."""
+        return getattr(optim_wrapper, '_accumulative_counts', 1)
+
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
+        """Scale linearly with the effective batch, of which mmengine forgets the accumulation."""
+        steps = self.accumulation(optim_wrapper)
+        if auto_scale_lr and steps > 1:
+            auto_scale_lr = {**auto_scale_lr, 'base_batch_size': auto_scale_lr['base_batch_size'] / steps}
+        super().scale_lr(optim_wrapper, auto_scale_lr)
+
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: str = 'cpu',
+        strict: bool = False,
+        revise_keys: list[tuple[str, str]] = [(r'^module\.', '')],  # noqa: B006  mmengine's signature
+    ) -> dict:
+        """Load weights without running anything that the file holds, and refuse one that does not fit."""
+        content = read(fetch(filename))
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        self._check_fit(filename, content, model)
+        self.call_hook('after_load_checkpoint', checkpoint=content)
+        content = _load_checkpoint_to_model(model, content, strict, revise_keys=revise_keys)
+        # a string that mmengine's resume would run as Python
+        content.get('meta', {}).pop('config', None)
+        self._has_loaded = True
+        return content
+
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: str = 'default',
+    ) -> None:
+        """Continue the run that wrote ``filename``."""
+        try:
+            super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        except KeyError as error:
+            raise UserError(
+                f'checkpoint {filename} holds weights alone, not a run to resume ({error})'
+            ) from error
+
+    def _check_fit(self, filename: str, content: dict, model: nn.Module) -> None:
+        found, wanted = state_dict(content), model.state_dict()
+        matched = [key for key in wanted if key in found]
+        if not matched:
+            raise UserError(
+                f'checkpoint {filename}: none of its {len(found)} tensors belongs to the model, '
+                f'which has {len(wanted)}'
+            )
+        wrong = [key for key in matched if found[key].shape != wanted[key].shape]
+        if wrong:
+            key = wrong[0]
+            raise UserError(
+                f'checkpoint {filename}: {key} is {tuple(found[key].shape)}, but the model of '
+                f'{self.cfg.filename} needs {tuple(wanted[key].shape)} ({len(wrong)} tensors differ in shape)'
+            )
+        if len(matched) < len(wanted):
+            missing = [key for key in wanted if key not in found]
+            self.logger.warning(
+                f'{filename} lacks {len(missing)} of {len(wanted)} tensors: {missing[:5]} ...'
+            )

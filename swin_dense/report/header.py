@@ -1,0 +1,113 @@
+"""The header of a run: what is trained, on what, how, and where it goes."""
+
+import torch
+from mmengine.device import get_device
+from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner.loops import BaseLoop
+from torch import nn
+
+from swin_dense import __version__, hosts
+from swin_dense.engine.runner import Runner
+
+
+def training_header(runner: Runner) -> dict[str, str]:
+    """The header of a training run whose loops and optimizer are built."""
+    loader = runner.train_loop.dataloader
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        schedule = f'{runner.max_epochs} epochs of {len(loader)} iterations'
+    else:
+        schedule = f'{runner.max_iters} iterations'
+    if runner.iter:
+        schedule += f', resumed after {runner.iter}'
+    return {
+        **_model_rows(runner),
+        'train': _dataset(runner.train_loop),
+        'val': _dataset(runner.val_loop) if runner.val_loop else 'none',
+        'classes': _classes(runner.train_loop),
+        'device': _device(runner),
+        'precision': _precision(runner),
+        'batch': _batch(runner),
+        'schedule': schedule,
+        'saved in': f'{runner.work_dir} (checkpoints, metrics.json, predictions.png, log)',
+    }
+
+
+def test_header(runner: Runner) -> dict[str, str]:
+    """The header of an evaluation."""
+    return {
+        **_model_rows(runner),
+        'weights': runner.cfg.load_from,
+        'test': _dataset(runner.test_loop),
+        'classes': _classes(runner.test_loop),
+        'device': _device(runner),
+        'saved in': runner.work_dir,
+    }
+
+
+def _model(runner: Runner) -> nn.Module:
+    return getattr(runner.model, 'module', runner.model)
+
+
+def _model_rows(runner: Runner) -> dict[str, str]:
+    model = _model(runner)
+    names = ('backbone', 'neck', 'decode_head', 'roi_head', 'bbox_head')
+    parts = (getattr(model, name, None) for name in names)
+    chain = ' > '.join(type(part).__name__ for part in parts if part is not None)
+    total = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    share = 'all trained' if trained == total else f'{trained / 1e6:.2f} M of them trained'
+    return {
+        'config': f'{runner.cfg.filename} (swin_dense {__version__})',
+        'model': f'{type(model).__name__}: {chain}, {total / 1e6:.2f} M parameters, {share}',
+    }
+
+
+def _dataset(loop: BaseLoop) -> str:
+    dataset = loop.dataloader.dataset
+    inner = dataset
+    while hasattr(inner, 'dataset'):
+        inner = inner.dataset
+    where = getattr(inner, 'ann_file', '') or getattr(inner, 'data_prefix', {}).get('img_path', '')
+    return f'{len(dataset)} images, {where}'
+
+
+def _classes(loop: BaseLoop) -> str:
+    names = loop.dataloader.dataset.metainfo.get('classes', ())
+    shown = ', '.join(names[:8]) + (', ...' if len(names) > 8 else '')
+    return f'{len(names)}: {shown}'
+
+
+def _device(runner: Runner) -> str:
+    device = get_device()
+    name = torch.cuda.get_device_name() if device == 'cuda' else f'{torch.get_num_threads()} threads'
+    processes = f', {runner.world_size} processes' if runner.world_size > 1 else ''
+    return f'{device} ({name}){processes}, NMS and RoIAlign from {hosts.prepare()}'
+
+
+def _precision(runner: Runner) -> str:
+    kind = type(runner.optim_wrapper).__name__
+    return {'BFloat16OptimWrapper': 'bf16 autocast', 'AmpOptimWrapper': 'fp16 autocast'}.get(kind, 'fp32')
+
+
+def _batch(runner: Runner) -> str:
+    """The effective batch, the recipe's, and the learning rate that follows."""
+    images = runner.train_loop.dataloader.batch_size or runner.cfg.train_dataloader.batch_size
+    steps = runner.accumulation(runner.optim_wrapper)
+    batch = images * runner.world_size * steps
+    text = f'{batch} images a step'
+    if batch != images:
+        text += f' ({images} x {runner.world_size} processes x {steps} accumulated)'
+    groups = runner.optim_wrapper.optimizer.param_groups
+    rate = max(group.get('initial_lr', group['lr']) for group in groups)
+    scaling = runner.cfg.get('auto_scale_lr') or {}
+    recipe = scaling.get('base_batch_size')
+    if recipe is None:
+        return f'{text}, learning rate {rate:.3g} (the config states no batch size to scale from)'
+    if scaling.get('enable'):
+        return f'{text}, the recipe has {recipe}: learning rate {rate:.3g}, scaled by {batch / recipe:.3g}'
+    if batch == recipe:
+        return f'{text} as in the recipe, learning rate {rate:.3g}'
+    return (
+        f'{text}, but the recipe has {recipe}: learning rate {rate:.3g} is NOT scaled '
+        f'(--cfg-options auto_scale_lr.enable=True)'
+    )

@@ -1,0 +1,43 @@
+"""One form for the metrics of both hosts: plain names, fractions from 0 to 1."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+# what mmdet's CocoMetric reports for each of bbox and segm
+COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+
+
+def as_fractions(metrics: Mapping[str, float], task: str) -> dict[str, float | None]:
+    """Metrics of an evaluation under plain names.
+
+    Args:
+        metrics: as the host's evaluator returns them: ``coco/bbox_mAP`` from 0 to 1, -1 where no object
+            is of that size; ``mIoU`` in percent.
+        task: ``'detection'`` or ``'segmentation'``.
+
+    Returns:
+        The same as fractions; None where a metric is undefined.
+    """
+    plain: dict[str, float | None] = {}
+    for name, value in metrics.items():
+        if not isinstance(value, (int, float)) or name.endswith('time'):
+            continue  # mmdet adds copy-paste strings, mmengine the loading time
+        undefined = math.isnan(value) or value == -1
+        scaled = value / 100 if task == 'segmentation' else value
+        plain[name.removeprefix('coco/')] = None if undefined else round(float(scaled), 6)
+    return plain
+
+
+def no_detections(kinds: list[str]) -> dict[str, float]:
+    """What an evaluation without a single detection is worth; mmdet returns nothing for it."""
+    return {f'{kind}_{item}': 0.0 for kind in kinds for item in COCO_ITEMS}
+
+
+def save(metrics: Mapping[str, float | None], work_dir: Path) -> Path:
+    """Write ``metrics.json``, the last evaluation, into the work directory."""
+    path = work_dir / 'metrics.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(metrics, indent=2) + '\n')
+    return path

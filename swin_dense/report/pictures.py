@@ -1,0 +1,117 @@
+"""Pictures of results: ground truth beside predictions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from mmengine.structures import BaseDataElement
+
+SCORE = 0.5  # instances below it are not drawn
+UNLABELLED = 255
+OPACITY = 0.55
+
+
+@dataclass
+class Drawing:
+    """What is drawn on an image: instances or a label map.
+
+    Attributes:
+        labels: (N,) class of each instance.
+        boxes: (N, 4) x1, y1, x2, y2 in pixels of the original image.
+        masks: (N, H, W) bool, None for boxes alone.
+        scores: (N,), None for ground truth.
+        label_map: (H, W) class of each pixel, None for instances.
+    """
+
+    labels: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+    masks: np.ndarray | None = None
+    scores: np.ndarray | None = None
+    label_map: np.ndarray | None = None
+
+
+@dataclass
+class Pair:
+    """An image file with its ground truth and a prediction."""
+
+    image: Path
+    truth: Drawing
+    prediction: Drawing
+
+
+def pair(sample: BaseDataElement) -> Pair:
+    """What a host's data sample, with predictions, says of one image."""
+    image = Path(sample.img_path)
+    if 'pred_sem_seg' in sample:
+        maps = (sample.gt_sem_seg, sample.pred_sem_seg)
+        truth, prediction = (Drawing(label_map=m.data.squeeze(0).cpu().numpy()) for m in maps)
+        return Pair(image, truth, prediction)
+    found = sample.pred_instances.cpu()
+    kept = found.scores >= SCORE
+    masks = found.masks[kept].numpy() if 'masks' in found else None
+    labels, boxes, scores = (x[kept].numpy() for x in (found.labels, found.bboxes, found.scores))
+    prediction = Drawing(labels, boxes, masks, scores)
+    real = sample.gt_instances.cpu()
+    boxes = getattr(real.bboxes, 'tensor', real.bboxes).numpy()
+    masks = real.masks.to_ndarray().astype(bool) if 'masks' in real else None
+    return Pair(image, Drawing(real.labels.numpy(), boxes, masks), prediction)
+
+
+def colours(count: int) -> np.ndarray:
+    """(count, 3) uint8 RGB, one distinct colour a class."""
+    table = matplotlib.colormaps['tab10' if count <= 10 else 'gist_ncar']
+    steps = np.arange(count) if count <= 10 else np.linspace(0.05, 0.95, count)
+    return (np.array([table(step)[:3] for step in steps]) * 255).astype(np.uint8)
+
+
+def draw(image: np.ndarray, drawing: Drawing, classes: Sequence[str]) -> np.ndarray:
+    """Overlay a drawing on an RGB image (H, W, 3) uint8; returns a new image."""
+    palette = colours(len(classes))
+    if drawing.label_map is not None:
+        labels = drawing.label_map
+        known = labels < len(classes)
+        flat = palette[np.where(known, labels, 0)]
+        blended = (1 - OPACITY) * image + OPACITY * flat
+        return np.where(known[..., None], blended, image * 0.3).astype(np.uint8)
+    canvas = image.copy()
+    thickness = max(1, round(max(image.shape[:2]) / 300))
+    order = range(len(drawing.labels))
+    for i in order if drawing.masks is not None else ():
+        colour = palette[drawing.labels[i]]
+        mask = drawing.masks[i]
+        canvas[mask] = (1 - OPACITY) * canvas[mask] + OPACITY * colour
+        edges = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+        cv2.drawContours(canvas, edges, -1, (255, 255, 255), thickness)
+    for i in order:
+        x1, y1, x2, y2 = (round(float(v)) for v in drawing.boxes[i])
+        colour = tuple(int(c) for c in palette[drawing.labels[i]])
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness)
+    return canvas
+
+
+def save_grid(pairs: Sequence[Pair], classes: Sequence[str], path: Path) -> None:
+    """Save a grid: a column for each image, ground truth above, prediction below, and a legend."""
+    figure = Figure(figsize=(2.6 * len(pairs), 6.4), layout='constrained')
+    axes = figure.subplots(2, len(pairs), squeeze=False)
+    for column, item in enumerate(pairs):
+        image = cv2.imread(str(item.image), cv2.IMREAD_COLOR)[..., ::-1]
+        for row, drawing in enumerate((item.truth, item.prediction)):
+            axis = axes[row, column]
+            axis.imshow(draw(np.ascontiguousarray(image), drawing, classes))
+            axis.set_axis_off()
+            if column == 0:
+                title = ('ground truth', 'prediction')[row]
+                axis.set_title(title, loc='left', fontsize=11)
+            elif drawing.labels is not None:
+                axis.set_title(f'{len(drawing.labels)} objects', loc='right', fontsize=8, color='gray')
+    palette = colours(len(classes)) / 255
+    shown = list(zip(classes, palette, strict=True))[:20]
+    handles = [Patch(color=colour, label=name) for name, colour in shown]
+    figure.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 8), frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)

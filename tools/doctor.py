@@ -1,0 +1,47 @@
+"""What is installed, what works, and the command that mends what does not.
+
+python tools/doctor.py
+"""
+
+import platform
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from swin_dense import __version__, hosts
+from swin_dense.errors import UserError, exit_on_user_error
+
+
+def main() -> None:
+    table = Table(title=f'swin_dense {__version__}', title_justify='left')
+    for column in ('what', 'found', 'needed', 'mend'):
+        table.add_column(column, overflow='fold')
+    table.add_row('python', platform.python_version(), '>=3.10,<3.14', '')
+    for requirement in (*hosts.REQUIREMENTS, hosts.mmcv_flavour()):
+        wrong = requirement.problem()
+        found = hosts.installed_version(requirement.name) or '-'
+        colour = 'red' if wrong else 'green'
+        mend = requirement.mend if wrong else ''
+        table.add_row(requirement.name, f'[{colour}]{found}', requirement.versions, mend)
+    wrong = hosts.problems()
+    if not wrong:
+        backend = hosts.prepare()
+        speed = '' if backend == 'mmcv' else "compiled ops, if you want them: pip install 'swin_dense[full]'"
+        table.add_row('NMS, RoIAlign', f'[green]{backend}', 'mmcv or torchvision', speed)
+        table.add_row('device', f'[green]{_device()}', '', '')
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    if wrong:
+        raise UserError('; '.join(wrong))
+
+
+def _device() -> str:
+    import torch
+    from mmengine.device import get_device
+
+    device = get_device()
+    return f'cuda: {torch.cuda.get_device_name()}' if device == 'cuda' else device
+
+
+if __name__ == '__main__':
+    exit_on_user_error(main)

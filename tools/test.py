@@ -1,0 +1,49 @@
+"""Evaluate a checkpoint, or score saved predictions.
+
+python tools/test.py configs/mask_rcnn_swin_t.py work_dirs/mask_rcnn_swin_t/epoch_12.pth --data data/coco
+python tools/test.py configs/mask_rcnn_swin_t.py --predictions results.json --data data/coco
+"""
+
+import argparse
+from pathlib import Path
+
+from swin_dense import hosts
+from swin_dense.errors import UserError, exit_on_user_error
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Evaluate a checkpoint, or score saved predictions.')
+    add = parser.add_argument
+    add('config', help='config file, of swin_dense, mmdet or mmseg')
+    add('checkpoint', nargs='?', help='weights to evaluate')
+    add('--predictions', type=Path, metavar='FILE', help='COCO results to score, with no model')
+    add('--data', type=Path, metavar='DIR', help='COCO or ADE20K root, replaces every path')
+    add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
+    add('--work-dir', metavar='DIR', help='where metrics go (work_dirs/CONFIG)')
+    add('--out', type=Path, metavar='FILE', help='write predictions: COCO JSON, or a folder of PNGs')
+    add('--device', help='cpu, cuda, cuda:N or mps (the best there is)')
+    add('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    add('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)  # old launchers pass it
+    add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override the config')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if (args.checkpoint is None) == (args.predictions is None):
+        raise UserError('name either a checkpoint to evaluate or --predictions FILE to score')
+    if args.predictions is not None and args.data is None:
+        raise UserError('--predictions needs --data DIR: the folder with the annotations to score against')
+    hosts.use_device(args.device)
+    hosts.prepare()
+    from swin_dense.engine import runs
+
+    if args.predictions is not None:
+        runs.score(args.config, args.predictions, args.data, args.work_dir)
+        return
+    recipe = runs.ready_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
+    runs.test(recipe, args.checkpoint, args.launcher, args.out)
+
+
+if __name__ == '__main__':
+    exit_on_user_error(main)

@@ -1,0 +1,49 @@
+"""Train a detector or segmentor and evaluate it.
+
+    python tools/train.py configs/mask_rcnn_swin_t.py --data data/coco
+
+Configs of swin_dense, mmdet and mmseg are all taken as they are.
+"""
+
+import argparse
+from pathlib import Path
+
+from swin_dense import hosts
+from swin_dense.errors import exit_on_user_error
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a detector or segmentor and evaluate it.')
+    add = parser.add_argument
+    add('config', help='config file, of swin_dense, mmdet or mmseg')
+    add('--data', type=Path, metavar='DIR', help='COCO or ADE20K root, replaces every path')
+    add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
+    add('--work-dir', metavar='DIR', help='where the run is saved (work_dirs/CONFIG)')
+    add('--resume', nargs='?', const='', metavar='PATH', help='continue a run (newest of work dir)')
+    add('--amp', choices=('bf16', 'fp16'), help='mixed precision')
+    add('--seed', type=int, help='seed of every random generator')
+    add('--device', help='cpu, cuda, cuda:N or mps (the best there is)')
+    add('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    add('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)  # old launchers pass it
+    add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override the config')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    hosts.use_device(args.device)
+    hosts.prepare()
+    from mmengine.device import get_device
+
+    from swin_dense.engine import config, runs
+
+    recipe = runs.ready_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
+    config.set_amp(recipe, args.amp, get_device())
+    config.set_resume(recipe, args.resume)
+    if args.seed is not None:
+        recipe.randomness = dict(seed=args.seed)
+    runs.train(recipe, args.launcher)
+
+
+if __name__ == '__main__':
+    exit_on_user_error(main)
