@@ -7,6 +7,7 @@ import platform
 import sys
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from swin_dense import __version__, hosts
@@ -28,7 +29,7 @@ def main() -> None:
     if not wrong:
         backend = hosts.prepare()
         speed = '' if backend == 'mmcv' else "compiled ops, if you want them: pip install 'swin_dense[full]'"
-        table.add_row('NMS, RoIAlign', f'[green]{backend}', 'mmcv or torchvision', speed)
+        table.add_row('NMS, RoIAlign', f'[green]{backend}', 'mmcv or torchvision', escape(speed))
         table.add_row('device', f'[green]{_device()}', '', '')
     Console(width=None if sys.stdout.isatty() else 110).print(table)
     if wrong:

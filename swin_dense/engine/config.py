@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmengine.registry import DefaultScope, Registry, root
+from mmengine.registry import Registry, init_default_scope, root
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -44,7 +44,7 @@ def load(path: str, options: Sequence[str] = ()) -> Config:
             raise UserError(f'config {path}: {key} is missing')
     if config.default_scope not in HOSTS:
         raise UserError(f'config {path}: default_scope={config.default_scope!r} is none of {list(HOSTS)}')
-    DefaultScope.get_instance('swin_dense', scope_name=config.default_scope)
+    init_default_scope(config.default_scope)
     config.merge_from_dict(_parse(options, config))
     return config
 

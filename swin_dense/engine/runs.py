@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
-from mmengine.registry import init_default_scope
 
 from swin_dense.data import ade20k, coco
 from swin_dense.engine import config as configs
@@ -39,7 +38,6 @@ def ready_config(
         UserError: whatever the user got wrong.
     """
     config = configs.load(path, options)
-    init_default_scope(config.default_scope)
     config.work_dir = work_dir or config.get('work_dir') or f'work_dirs/{Path(path).stem}'
     if configs.task(config) == 'detection':
         if classes is not None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 
 # what mmdet's CocoMetric reports for each of bbox and segm
@@ -22,8 +23,8 @@ def as_fractions(metrics: Mapping[str, float], task: str) -> dict[str, float | N
     """
     plain: dict[str, float | None] = {}
     for name, value in metrics.items():
-        if not isinstance(value, (int, float)) or name.endswith('time'):
-            continue  # mmdet adds copy-paste strings, mmengine the loading time
+        if not isinstance(value, Real) or name.endswith('time'):
+            continue  # mmdet adds strings to copy and paste, mmengine the loading time
         undefined = math.isnan(value) or value == -1
         scaled = value / 100 if task == 'segmentation' else value
         plain[name.removeprefix('coco/')] = None if undefined else round(float(scaled), 6)
