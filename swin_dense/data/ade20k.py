@@ -1,6 +1,5 @@
 """ADE20K folders: where images and label maps lie, and pointing a segmentation config at them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -8,7 +7,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 from rich.progress import track
 
-from swin_dense.engine.config import leaf_datasets, loaders, set_classes
+from swin_dense.data.fields import evaluators, leaf_datasets, loaders, set_classes
 from swin_dense.errors import UserError
 
 # (images, label maps) below the root for train and val; tried in this order
@@ -107,8 +106,7 @@ def check_folders(config: Config) -> None:
 
 def save_predictions(config: Config, folder: Path) -> None:
     """Have the test evaluator write a PNG label map for each image into ``folder``."""
-    evaluator = config.test_evaluator
-    for metric in evaluator if isinstance(evaluator, Sequence) else [evaluator]:
+    for metric in evaluators(config, 'test_evaluator'):
         if str(metric['type']).split('.')[-1] == 'IoUMetric':
             metric['output_dir'] = str(folder)
 

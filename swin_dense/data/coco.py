@@ -12,7 +12,7 @@ from mmengine.config import Config
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from swin_dense.engine.config import head_classes, leaf_datasets, loaders, set_classes
+from swin_dense.data.fields import evaluators, head_classes, leaf_datasets, loaders, set_classes
 from swin_dense.errors import UserError
 
 # tried in this order below the root; {split} is train or val
@@ -120,7 +120,7 @@ def point_at(config: Config, root: Path) -> None:
             leaf['ann_file'] = str(split.annotations.absolute())
             leaf['data_prefix'] = dict(img=str(split.images.absolute()))
     for name in ('val_evaluator', 'test_evaluator'):
-        for metric in _metrics(config, name):
+        for metric in evaluators(config, name):
             if metric.get('ann_file'):
                 metric['ann_file'] = str(find_annotations(root, 'val').absolute())
 
@@ -159,14 +159,9 @@ def settle_classes(config: Config) -> None:
 
 def save_predictions(config: Config, prefix: Path) -> None:
     """Have the test evaluator write its predictions to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``."""
-    for metric in _metrics(config, 'test_evaluator'):
+    for metric in evaluators(config, 'test_evaluator'):
         if str(metric['type']).split('.')[-1] == 'CocoMetric':
             metric['outfile_prefix'] = str(prefix)
-
-
-def _metrics(config: Config, name: str) -> list[dict]:
-    evaluator = config.get(name) or []
-    return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
 
 
 def _require(config: Config, wanted: Sequence[str], present: Sequence[str], path: Path) -> None:

@@ -9,9 +9,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from swin_dense.engine import header
 from swin_dense.engine.config import task
 from swin_dense.engine.runner import Runner
-from swin_dense.report import header, metrics, pictures, terminal
+from swin_dense.report import metrics, pictures, terminal
 
 PLAIN_LINE_SECONDS = 20.0  # off a terminal, a line at most this often
 SMOOTHED = 20  # iterations over which shown losses are averaged
