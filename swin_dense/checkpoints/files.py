@@ -60,4 +60,5 @@ def state_dict(content: dict) -> dict[str, Tensor]:
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
-    return {key.removeprefix('module.'): value for key, value in content.items() if isinstance(value, Tensor)}
+    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    return {str(key).removeprefix('module.'): value for key, value in tensors.items()}

@@ -73,7 +73,7 @@ def _dataset(loop: BaseLoop) -> str:
 
 def _classes(loop: BaseLoop) -> str:
     names = loop.dataloader.dataset.metainfo.get('classes', ())
-    shown = ', '.join(names[:8]) + (', ...' if len(names) > 8 else '')
+    shown = ', '.join(name.strip() for name in names[:8]) + (', ...' if len(names) > 8 else '')
     return f'{len(names)}: {shown}'
 
 

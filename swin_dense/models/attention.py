@@ -59,7 +59,7 @@ class WindowAttention(nn.Module):
             (B * nW, N, C).
         """
         windows, tokens, channels = x.shape
-        qkv = self.qkv(x).view(windows, tokens, 3, self.num_heads, -1)
+        qkv = self.qkv(x).view(windows, tokens, 3, self.num_heads, channels // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
         x = F.scaled_dot_product_attention(
             query,
