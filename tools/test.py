@@ -23,7 +23,6 @@ def parse_args() -> argparse.Namespace:
     add('--out', type=Path, metavar='FILE', help='write predictions: COCO JSON, or a folder of PNGs')
     add('--device', help='cpu, cuda, cuda:N or mps (the best there is)')
     add('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
-    add('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)  # old launchers pass it
     add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override the config')
     return parser.parse_args()
 

@@ -24,7 +24,6 @@ def parse_args() -> argparse.Namespace:
     add('--seed', type=int, help='seed of every random generator')
     add('--device', help='cpu, cuda, cuda:N or mps (the best there is)')
     add('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
-    add('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)  # old launchers pass it
     add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override the config')
     return parser.parse_args()
 

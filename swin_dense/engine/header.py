@@ -103,10 +103,10 @@ def _batch(runner: Runner) -> str:
     recipe = scaling.get('base_batch_size')
     if recipe is None:
         return f'{text}, learning rate {rate:.3g} (the config states no batch size to scale from)'
-    if scaling.get('enable'):
-        return f'{text}, the recipe has {recipe}: learning rate {rate:.3g}, scaled by {batch / recipe:.3g}'
     if batch == recipe:
         return f'{text} as in the recipe, learning rate {rate:.3g}'
+    if scaling.get('enable'):
+        return f'{text}, the recipe has {recipe}: learning rate {rate:.3g}, scaled by {batch / recipe:.3g}'
     return (
         f'{text}, but the recipe has {recipe}: learning rate {rate:.3g} is NOT scaled '
         f'(--cfg-options auto_scale_lr.enable=True)'

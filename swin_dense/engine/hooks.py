@@ -15,7 +15,7 @@ from swin_dense.engine.runner import Runner
 from swin_dense.report import metrics, pictures, terminal
 
 PLAIN_LINE_SECONDS = 20.0  # off a terminal, a line at most this often
-SMOOTHED = 20  # iterations over which shown losses are averaged
+SMOOTHED = 20  # iterations over which shown losses and times are averaged
 
 
 class HeaderHook(Hook):
@@ -36,11 +36,7 @@ class ProgressHook(Hook):
     def __init__(self) -> None:
         self.bar: Progress | None = None
         self.name, self.total, self.done = '', 0, 0
-        self.last_line = self.started = 0.0
-        self.first_iter = 0
-
-    def before_train(self, runner: Runner) -> None:
-        self.started, self.first_iter = time.monotonic(), runner.iter
+        self.last_line = 0.0
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         if self.total:
@@ -64,7 +60,7 @@ class ProgressHook(Hook):
             if name.startswith('train/') and 'loss' in name
         }
         text = '  '.join(f'{name} {value:.3f}' for name, value in losses.items())
-        per_iter = (time.monotonic() - self.started) / (runner.iter + 1 - self.first_iter)
+        per_iter = scalars['train/time'].mean(SMOOTHED)
         left = (runner.max_iters - runner.iter - 1) * per_iter
         self._advance(f'{text}  {per_iter:.2f} s/it  ETA {_clock(left)}')
 
