@@ -30,7 +30,7 @@ matrix:
 	@for version in 3.10 3.11 3.12 3.13; do \
 		python=$$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python | tail -1) || exit 1; \
 		echo "== $$python"; \
-		$(MAKE) --no-print-directory test VENV=.venv/$$version PYTHON=$$python || exit 1; \
+		$(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON=$$python || exit 1; \
 	done
 
 $(READY): setup.cfg pyproject.toml
@@ -41,4 +41,4 @@ $(READY): setup.cfg pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) work_dirs
+	rm -rf .venv .venv-3.* work_dirs

@@ -5,7 +5,7 @@ backbone = dict(
     type='swin_dense.SwinTransformer',
     embed_dims=32,
     depths=(2, 2, 2, 2),
-    num_heads=(2, 4, 8, 16),
-    window_size=7,
+    num_heads=(1, 2, 4, 8),
+    window_size=8,
     drop_path_rate=0.05,
 )

@@ -7,7 +7,7 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../_base_/swin_nano.py',
 ]
-size = (256, 256)
+size = (192, 192)
 width = 64  # channels of the pyramid and of every head
 model = dict(
     data_preprocessor=dict(size=size),
@@ -19,7 +19,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='RandomResize', scale=(1024, 256), ratio_range=(0.75, 1.5), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=size, cat_max_ratio=0.95),
+    dict(type='RandomCrop', crop_size=size, cat_max_ratio=0.9),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackSegInputs'),
 ]
@@ -55,13 +55,13 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-max_iters = 600
+max_iters = 900
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1.5e-3, fused=True, weight_decay=0.05),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         custom_keys={'relative_position_bias_table': dict(decay_mult=0.0)},

@@ -1,10 +1,13 @@
 """ADE20K folders: where images and label maps lie, and pointing a segmentation config at them."""
 
+import inspect
 from pathlib import Path
 
-import cv2
+import numpy as np
 from mmengine.config import Config
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
+from PIL import Image
 from rich.progress import track
 
 from swin_dense.data.fields import evaluators, leaf_datasets, loaders, set_classes
@@ -44,6 +47,8 @@ def point_at(config: Config, root: Path) -> None:
         UserError: the folder lacks something.
     """
     folder, (train, val) = find_layout(root)
+    if 'data_root' in config:
+        config.data_root = str(folder.absolute())  # the config file's variable: nothing reads it but people
     for name, loader in loaders(config).items():
         images, labels = train if name == 'train' else val
         for leaf in leaf_datasets(loader['dataset']):
@@ -58,7 +63,8 @@ def settle_classes(config: Config, root: Path | None, file: Path | None) -> None
     """Make data sets and heads agree on the classes.
 
     They are taken from the first of: ``file`` (``--classes``), the config's ``metainfo``, ``classes.txt``
-    in ``root`` (``--data``), the config's data set type (ADE20KDataset has 150), the label maps.
+    in ``root`` (``--data``) or beside the images and labels, the config's data set type (ADE20KDataset
+    has 150), the label maps.
 
     Raises:
         UserError: the file is missing or empty, or the label maps hold no class.
@@ -66,23 +72,25 @@ def settle_classes(config: Config, root: Path | None, file: Path | None) -> None
     check_folders(config)
     leaves = [leaf for loader in loaders(config).values() for leaf in leaf_datasets(loader['dataset'])]
     named = (leaves[0].get('metainfo') or {}).get('classes')
-    beside = root / 'classes.txt' if root else None
+    folders = [Path(folder) for folder in (root, leaves[0].get('data_root')) if folder]
+    beside = [path for folder in folders if (path := folder / 'classes.txt').is_file()]
     if file is not None:
         names = _read_classes(file)
     elif named:
         names = tuple(named)
-    elif beside is not None and beside.is_file():
-        names = _read_classes(beside)
+    elif beside:
+        names = _read_classes(beside[0])
     elif _type_names(leaves[0]):
         return  # the heads of such a config are made for these classes
     else:
         names = _count_classes(leaves[0])
+    from_config = file is None and named
     for leaf in leaves:
-        zero = leaf.get('reduce_zero_label', _reduces(leaf))
-        if not named:
-            # a type with names of its own accepts no others
-            leaf['type'] = 'mmseg.BaseSegDataset'
-        leaf['reduce_zero_label'] = zero
+        if not from_config or not _type_names(leaf):
+            leaf['reduce_zero_label'] = leaf.get('reduce_zero_label', _reduces(leaf))
+        if not from_config:
+            # a type with names of its own accepts no others, and a palette goes with its names
+            leaf['type'], leaf['metainfo'] = 'mmseg.BaseSegDataset', {}
         leaf['metainfo'] = {**(leaf.get('metainfo') or {}), 'classes': names}
     set_classes(config.model, len(names))
 
@@ -113,37 +121,56 @@ def save_predictions(config: Config, folder: Path) -> None:
 
 def _suffix(folder: Path) -> str | None:
     """The suffix of the images in a folder, None if there are none."""
-    return next((path.suffix for path in sorted(folder.iterdir()) if path.suffix in IMAGE_SUFFIXES), None)
+    suffixes = (path.suffix for path in sorted(folder.iterdir()))
+    return next((suffix for suffix in suffixes if suffix.lower() in IMAGE_SUFFIXES), None)
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         raise UserError(f'--classes {path}: the file does not exist (looked for {path.absolute()})')
-    names = tuple(line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip())
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f'--classes {path}: the file is no UTF-8 text ({error})') from error
+    names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise UserError(f'--classes {path}: the file is empty; write one class name a line')
     return names
 
 
 def _type_names(leaf: dict) -> tuple[str, ...]:
-    return tuple(DATASETS.get(leaf['type']).METAINFO.get('classes', ()))
+    return tuple(_type(leaf).METAINFO.get('classes', ()))
+
+
+def _type(leaf: dict) -> type[BaseSegDataset]:
+    found = DATASETS.get(leaf['type'])
+    if found is None:
+        raise UserError(f'data set type {leaf["type"]!r} is not registered in mmseg')
+    return found
 
 
 def _reduces(leaf: dict) -> bool:
-    """Whether label 0 means unlabelled: yes in ADE20K's layout, unless the type has classes of its own."""
-    return _type_names(leaf) == () or leaf['type'].split('.')[-1] == 'ADE20KDataset'
+    """Whether label 0 means unlabelled: yes in ADE20K's layout, unless the type with its classes knows."""
+    if not _type_names(leaf):
+        return True
+    parameters = inspect.signature(_type(leaf).__init__).parameters
+    return 'reduce_zero_label' in parameters and parameters['reduce_zero_label'].default
 
 
 def _count_classes(leaf: dict) -> tuple[str, ...]:
     """Numbered classes, up to the highest label in the data set's label maps."""
-    folder = Path(leaf['data_root']) / leaf['data_prefix']['seg_map_path']
+    folder = Path(leaf.get('data_root') or '') / (leaf.get('data_prefix') or {}).get('seg_map_path', '')
     highest = 0
-    for path in track(sorted(folder.glob(f'*{leaf["seg_map_suffix"]}')), 'counting classes', transient=True):
-        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if labels is None:
-            raise UserError(f'label map {path} cannot be read as an image')
+    paths = sorted(folder.rglob(f'*{leaf.get("seg_map_suffix", ".png")}'))
+    for path in track(paths, 'counting classes', transient=True):
+        try:
+            labels = np.asarray(Image.open(path))  # of a palette PNG, the indices
+        except OSError as error:
+            raise UserError(f'label map {path} cannot be read as an image') from error
+        if labels.ndim != 2:
+            raise UserError(f'label map {path} is a colour image: a label map has one channel')
         highest = max(highest, int(labels[labels != UNLABELLED].max(initial=0)))
-    first = 1 if _reduces(leaf) else 0
+    first = 1 if leaf.get('reduce_zero_label', _reduces(leaf)) else 0
     if highest < first:
         raise UserError(f'label maps in {folder}: no class in any of them, only label 0 and {UNLABELLED}')
     return tuple(f'class_{label}' for label in range(first, highest + 1))

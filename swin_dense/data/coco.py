@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.fileio import list_from_file
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -24,13 +25,15 @@ ANNOTATIONS = (
     '{split}.json',
     '{split}/_annotations.coco.json',
 )
-IMAGES = ('{name}', '{split}', '{split}2017', 'images/{name}', 'images/{split}', 'images', '.')
+IMAGES = ('{name}', '{split}', '{split}2017', 'images/{name}', 'images/{split}', 'images', '{folder}', '.')
 
 # the 12 values of pycocotools in its order: AP and AR (at most 100 detections unless the name says other)
 SCORES = (
     *('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'),
     *('AR@1', 'AR@10', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100'),
 )
+# of a prediction's fields; a mask is RLE
+RESULT_TYPES = {'category_id': int, 'score': (int, float), 'bbox': list, 'segmentation': dict}
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ def find_annotations(root: Path, split: str) -> Path:
     if not root.is_dir():
         raise UserError(f'data folder {root} does not exist (looked for {root.absolute()})')
     patterns = [pattern.format(split=split) for pattern in ANNOTATIONS]
+    if split == 'val':
+        patterns.append('valid/_annotations.coco.json')  # Roboflow's name for it
     for pattern in patterns:
         # COCO names result files instances_SPLIT_ALGORITHM_results.json
         found = sorted(path for path in root.glob(pattern) if not path.stem.endswith('_results'))
@@ -77,6 +82,9 @@ def read(path: Path) -> dict:
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(f'annotations {path}: the list {key!r} is missing: no COCO annotations')
+    for key, field in (('images', 'file_name'), ('categories', 'name')):
+        if not all(isinstance(entry, dict) and field in entry for entry in content[key]):
+            raise UserError(f'annotations {path}: {key}: the field {field!r} is missing')
     return content
 
 
@@ -97,8 +105,8 @@ def find_split(root: Path, split: str) -> Split:
         raise UserError(f'annotations {annotations}: the list "images" is empty')
     first = images[0]['file_name']
     # instances_train2017.json describes train2017/
-    name = annotations.stem.removeprefix('instances_')
-    folders = [folder.format(name=name, split=split) for folder in IMAGES]
+    name, folder = annotations.stem.removeprefix('instances_'), annotations.parent.relative_to(root)
+    folders = list(dict.fromkeys(part.format(name=name, split=split, folder=folder) for part in IMAGES))
     for folder in folders:
         if (root / folder / first).is_file():
             return Split(annotations, root / folder)
@@ -119,6 +127,8 @@ def point_at(config: Config, root: Path) -> None:
             leaf['data_root'] = ''
             leaf['ann_file'] = str(split.annotations.absolute())
             leaf['data_prefix'] = dict(img=str(split.images.absolute()))
+    if 'data_root' in config:
+        config.data_root = str(root.absolute())  # the config file's variable: nothing reads it but people
     for name in ('val_evaluator', 'test_evaluator'):
         for metric in evaluators(config, name):
             if metric.get('ann_file'):
@@ -136,18 +146,20 @@ def settle_classes(config: Config) -> None:
     """
     leaves = [leaf for loader in loaders(config).values() for leaf in leaf_datasets(loader['dataset'])]
     leaves = [leaf for leaf in leaves if str(leaf.get('type')).split('.')[-1] == 'CocoDataset']
-    files = {Path(leaf.get('data_root') or '') / leaf['ann_file'] for leaf in leaves}
-    contents = {path: classes(read(path)) for path in files}
-    first = next(iter(leaves), None)
-    if first is None:
+    if not leaves:
         return
-    named = (first.get('metainfo') or {}).get('classes')
-    wanted = tuple(named or contents[Path(first.get('data_root') or '') / first['ann_file']])
-    wanted = (wanted,) if isinstance(named, str) else wanted
+    files = dict.fromkeys(Path(leaf.get('data_root') or '') / leaf['ann_file'] for leaf in leaves)
+    contents = {path: classes(read(path)) for path in files}
+    first = next(iter(files))
+    named = (leaves[0].get('metainfo') or {}).get('classes')
+    if isinstance(named, str):  # a file of names, or ('cat') for ('cat',)
+        named = tuple(list_from_file(named)) if Path(named).is_file() else (named,)
+    wanted = tuple(named or contents[first])
+    source = f'config {config.filename}: metainfo.classes' if named else f'annotations {first}'
     for path, present in contents.items():
-        _require(config, wanted, present, path)
+        _require(source, wanted, present, path)
     counts = head_classes(config.model)
-    if named and counts != {len(wanted)}:
+    if named and counts - {len(wanted)}:
         raise UserError(
             f'config {config.filename}: metainfo.classes names {len(wanted)} classes, but num_classes of the '
             f'heads is {" and ".join(map(str, sorted(counts)))}'
@@ -164,15 +176,12 @@ def save_predictions(config: Config, prefix: Path) -> None:
             metric['outfile_prefix'] = str(prefix)
 
 
-def _require(config: Config, wanted: Sequence[str], present: Sequence[str], path: Path) -> None:
+def _require(source: str, wanted: Sequence[str], present: Sequence[str], path: Path) -> None:
     for name in wanted:
         if name not in present:
             near = difflib.get_close_matches(name, present, 1)
             hint = f'; did you mean {near[0]!r}?' if near else ''
-            raise UserError(
-                f'config {config.filename}: metainfo.classes: {name!r} is not among the {len(present)} '
-                f'categories of {path}{hint}'
-            )
+            raise UserError(f'{source}: {name!r} is not among the {len(present)} categories of {path}{hint}')
 
 
 def score(annotations: Path, predictions: Path) -> dict[str, float]:
@@ -194,8 +203,15 @@ def score(annotations: Path, predictions: Path) -> dict[str, float]:
         raise UserError(f'predictions {predictions} cannot be read: {error}') from error
     except ValueError as error:
         raise UserError(f'predictions {predictions} cannot be read as JSON: {error}') from error
-    if not isinstance(results, list) or not results or not isinstance(results[0], dict):
+    if not isinstance(results, list) or not results or not all(isinstance(x, dict) for x in results):
         raise UserError(f'predictions {predictions}: not a list of COCO results')
+    kinds = {kind: key for kind, key in (('bbox', 'bbox'), ('segm', 'segmentation')) if key in results[0]}
+    if not kinds:
+        raise UserError(f"predictions {predictions}: entry 0 has neither 'bbox' nor 'segmentation'")
+    for number, result in enumerate(results):
+        for field in ('category_id', 'score', *kinds.values()):
+            if not isinstance(result.get(field), RESULT_TYPES[field]):
+                raise UserError(f'predictions {predictions}: entry {number}: no {field!r}, or no valid one')
     known = {image['id'] for image in read(annotations)['images']}
     strangers = {result.get('image_id') for result in results} - known
     if strangers:
@@ -203,7 +219,6 @@ def score(annotations: Path, predictions: Path) -> dict[str, float]:
             f'predictions {predictions}: image_id {sorted(strangers, key=str)[0]} is not in {annotations} '
             f'({len(strangers)} such images)'
         )
-    kinds = [kind for kind, key in (('bbox', 'bbox'), ('segm', 'segmentation')) if key in results[0]]
     with redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations))
         metrics: dict[str, float] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
-from mmengine.registry import Registry, init_default_scope, root
+from mmengine.registry import DefaultScope, Registry, init_default_scope, root
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
@@ -104,20 +104,25 @@ def _parse(options: Sequence[str], config: Config) -> dict[str, Any]:
 
 def _check_key(key: str, config: Config) -> None:
     """A key must exist, or be an argument that the type at its place accepts."""
-    node: Any = config
+    known = {*inspect.signature(Runner.__init__).parameters, *TOP_LEVEL}
+    # other top-level names are variables of the config file, which nothing reads any more
+    node: Any = {name: value for name, value in config.items() if name in known}
     walked: list[str] = []
     for part in key.split('.'):
-        present, accepted = _present(node), _accepted(node, walked)
+        present, accepted = _present(node), _accepted(node, walked) if walked else known
         if part in present:
             node = present[part]
             walked.append(part)
             continue
-        if accepted is None or part in accepted:
+        # where nothing says what may be added, only what looks like a slip of the pen is refused
+        cutoff = 0.6 if accepted is not None else 0.85
+        near = difflib.get_close_matches(part, {*present, *(accepted or ())}, 1, cutoff)
+        if part in (accepted or ()) or (accepted is None and not near):
             return  # an argument that the config leaves at its default
-        near = difflib.get_close_matches(part, {*present, *accepted}, 1)
-        place = '.'.join(walked) or 'the config'
         hint = f'; did you mean {".".join([*walked, near[0]])}?' if near else ''
-        raise UserError(f'--cfg-options {key}: {place} has no {part!r}{hint}')
+        if not walked:
+            raise UserError(f'--cfg-options {key}: nothing reads {part!r} at the top of a config{hint}')
+        raise UserError(f'--cfg-options {key}: {".".join(walked)} has no {part!r}{hint}')
 
 
 def _present(node: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -128,14 +133,12 @@ def _present(node: Any) -> dict[str, Any]:  # noqa: ANN401
 
 def _accepted(node: Any, walked: list[str]) -> set[str] | None:  # noqa: ANN401
     """The names that may be added at a place; None if any may."""
-    if not walked:
-        return {*inspect.signature(Runner.__init__).parameters, *TOP_LEVEL}
     if not isinstance(node, dict):
         return set()
     if walked[-1].endswith('_dataloader'):
         return {*inspect.signature(DataLoader.__init__).parameters, 'num_batch_per_epoch'}
     if 'type' not in node:
-        return set()
+        return None
     arguments = _arguments(node['type'])
     if arguments is not None and walked[-1] == 'optim_wrapper':
         arguments |= {'constructor', 'paramwise_cfg'}
@@ -149,6 +152,8 @@ def _arguments(kind: Any) -> set[str] | None:  # noqa: ANN401
         return None
     arguments: set[str] = set()
     for cls in inspect.getmro(found):
+        if cls.__init__ is object.__init__:
+            return None  # what no class names is passed on elsewhere
         parameters = inspect.signature(cls.__init__).parameters.values()
         arguments.update(p.name for p in parameters)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -158,10 +163,7 @@ def _arguments(kind: Any) -> set[str] | None:  # noqa: ANN401
 
 def _find(kind: str) -> type | None:
     """A type by its registered name, in the config's default scope."""
-    for registry in vars(root).values():
-        if isinstance(registry, Registry):
-            with registry.switch_scope_and_registry(None) as scoped:
-                found = scoped.get(kind)
-            if found is not None:
-                return found
-    return None
+    if '.' not in kind:
+        kind = f'{DefaultScope.get_current_instance().scope_name}.{kind}'
+    registries = (registry for registry in vars(root).values() if isinstance(registry, Registry))
+    return next((found for registry in registries if (found := registry.get(kind)) is not None), None)

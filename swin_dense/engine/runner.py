@@ -53,7 +53,7 @@ class Runner(MMEngineRunner):
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale linearly with the effective batch, of which mmengine forgets the accumulation."""
         steps = self.accumulation(optim_wrapper)
-        if auto_scale_lr and steps > 1:
+        if auto_scale_lr and auto_scale_lr.get('enable') and steps > 1:
             auto_scale_lr = {**auto_scale_lr, 'base_batch_size': auto_scale_lr['base_batch_size'] / steps}
         super().scale_lr(optim_wrapper, auto_scale_lr)
 
@@ -68,10 +68,12 @@ class Runner(MMEngineRunner):
         content = read(fetch(filename))
         model = self.model.module if is_model_wrapper(self.model) else self.model
         self._check_fit(filename, content, model)
+        if 'state_dict' not in content and isinstance(content.get('model'), dict):
+            content['state_dict'] = content.pop('model')  # else mmengine would load none of it, silently
         self.call_hook('after_load_checkpoint', checkpoint=content)
         content = _load_checkpoint_to_model(model, content, strict, revise_keys=revise_keys)
         # a string that mmengine's resume would run as Python
-        content.get('meta', {}).pop('config', None)
+        (content.get('meta') or {}).pop('config', None)
         self._has_loaded = True
         return content
 

@@ -15,7 +15,7 @@ from swin_dense.engine.launch import start_processes
 from swin_dense.engine.runner import Runner
 from swin_dense.errors import UserError
 from swin_dense.report import terminal
-from swin_dense.report.metrics import save
+from swin_dense.report.metrics import as_fractions, save
 
 
 def ready_config(
@@ -81,14 +81,19 @@ def test(config: Config, checkpoint: str, launcher: str = 'none', out: Path | No
         metrics = _runner(config, launcher).test()
         if out is not None and detection and is_main_process():
             written = [Path(scratch) / f'predictions.{kind}.json' for kind in ('segm', 'bbox')]
+            found = [path for path in written if path.is_file()]
+            if not found:
+                raise UserError(f'--out {out}: the test_evaluator of {config.filename} has no CocoMetric')
             out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(next(path for path in written if path.is_file()), out)
+            shutil.copyfile(found[0], out)
     if out is not None:
         terminal.say(f'predictions written to {out}')
     return metrics
 
 
-def score(config_path: str, predictions: Path, data: Path, work_dir: str | None = None) -> dict[str, float]:
+def score(
+    config_path: str, predictions: Path, data: Path, work_dir: str | None = None
+) -> dict[str, float | None]:
     """Score saved COCO predictions, with no model: all 12 values of each kind, as pycocotools does.
 
     Args:
@@ -99,7 +104,7 @@ def score(config_path: str, predictions: Path, data: Path, work_dir: str | None 
     """
     if configs.task(configs.load(config_path)) != 'detection':
         raise UserError(f'--predictions scores COCO results, but {config_path} is a segmentation config')
-    metrics = coco.score(coco.find_annotations(data, 'val'), predictions)
+    metrics = as_fractions(coco.score(coco.find_annotations(data, 'val'), predictions), 'detection')
     terminal.show_metrics(f'{predictions}', metrics)
     save(metrics, Path(work_dir or f'work_dirs/{Path(config_path).stem}'))
     return metrics

@@ -27,7 +27,7 @@ def as_fractions(metrics: Mapping[str, float], task: str) -> dict[str, float | N
             continue  # mmdet adds strings to copy and paste, mmengine the loading time
         undefined = math.isnan(value) or value == -1
         scaled = value / 100 if task == 'segmentation' else value
-        plain[name.removeprefix('coco/')] = None if undefined else round(float(scaled), 6)
+        plain[name.removeprefix('coco/')] = None if undefined else float(scaled)
     return plain
 
 

@@ -71,26 +71,31 @@ def colours(count: int) -> np.ndarray:
 
 def draw(image: np.ndarray, drawing: Drawing, classes: Sequence[str]) -> np.ndarray:
     """Overlay a drawing on an RGB image (H, W, 3) uint8; returns a new image."""
-    palette = colours(len(classes))
     if drawing.label_map is not None:
-        labels = drawing.label_map
-        known = labels < len(classes)
-        flat = palette[np.where(known, labels, 0)]
-        blended = (1 - OPACITY) * image + OPACITY * flat
-        return np.where(known[..., None], blended, image * 0.3).astype(np.uint8)
+        return _draw_labels(image, drawing.label_map, classes)
+    return _draw_instances(image, drawing, colours(len(classes)))
+
+
+def _draw_labels(image: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Tint each class but one named background; darken what has no label."""
+    known = labels < len(classes)
+    indices = np.where(known, labels, 0)
+    tinted = (np.array(classes) != 'background')[indices] & known
+    canvas = (1 - OPACITY) * image + OPACITY * colours(len(classes))[indices]
+    canvas = np.where(tinted[..., None], canvas, image)
+    return np.where(known[..., None], canvas, 0.3 * image).astype(np.uint8)
+
+
+def _draw_instances(image: np.ndarray, drawing: Drawing, palette: np.ndarray) -> np.ndarray:
     canvas = image.copy()
     thickness = max(1, round(max(image.shape[:2]) / 300))
-    order = range(len(drawing.labels))
-    for i in order if drawing.masks is not None else ():
-        colour = palette[drawing.labels[i]]
-        mask = drawing.masks[i]
-        canvas[mask] = (1 - OPACITY) * canvas[mask] + OPACITY * colour
+    for label, mask in zip(drawing.labels, drawing.masks if drawing.masks is not None else (), strict=False):
+        canvas[mask] = (1 - OPACITY) * canvas[mask] + OPACITY * palette[label]
         edges = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
         cv2.drawContours(canvas, edges, -1, (255, 255, 255), thickness)
-    for i in order:
-        x1, y1, x2, y2 = (round(float(v)) for v in drawing.boxes[i])
-        colour = tuple(int(c) for c in palette[drawing.labels[i]])
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), colour, thickness)
+    for label, box in zip(drawing.labels, drawing.boxes, strict=True):
+        x1, y1, x2, y2 = (round(float(v)) for v in box)
+        cv2.rectangle(canvas, (x1, y1), (x2, y2), palette[label].tolist(), thickness)
     return canvas
 
 

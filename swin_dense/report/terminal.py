@@ -2,15 +2,18 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-console = Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+# off a terminal nothing is known of the width, and a log should not be folded at 80 columns
+console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 160)
+KINDS = {'bbox': 'box', 'segm': 'mask'}
 
 
 class _ToLog:
@@ -23,7 +26,7 @@ class _ToLog:
         *lines, self._rest = (self._rest + text).split('\n')
         for line in lines:
             if line.strip():
-                MMLogger.get_current_instance().info(line)
+                _log(line)
         return len(text)
 
     def flush(self) -> None:
@@ -33,24 +36,38 @@ class _ToLog:
         return False
 
 
+class _WarningsToLog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        _log(record.getMessage())
+
+
+def _log(text: str) -> None:
+    logger = MMLogger.get_current_instance()
+    for handler in list(logger.handlers):
+        if type(handler) is logging.StreamHandler:
+            logger.removeHandler(handler)  # it writes to sys.stdout, which leads here
+    logger.info(text)
+
+
 @contextmanager
 def quiet_hosts() -> Iterator[None]:
     """Send prints and warnings of the hosts to the log file while a run goes on."""
+    channel = logging.getLogger('py.warnings')
+    before = channel.handlers
     logging.captureWarnings(True)
-    logging.getLogger('py.warnings').handlers = [_WarningsToLog()]
-    with redirect_stdout(_ToLog()), redirect_stderr(_ToLog()):
-        yield
-
-
-class _WarningsToLog(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        MMLogger.get_current_instance().info(record.getMessage())
+    channel.handlers = [_WarningsToLog()]
+    try:
+        with redirect_stdout(_ToLog()), redirect_stderr(_ToLog()):
+            yield
+    finally:
+        channel.handlers = before
+        logging.captureWarnings(False)
 
 
 def say(text: str) -> None:
     """Print a line on the first process's terminal."""
     if is_main_process():
-        console.print(text, markup=False)
+        console.print(text, markup=False, soft_wrap=True)
 
 
 def show_header(rows: dict[str, str]) -> None:
@@ -58,24 +75,26 @@ def show_header(rows: dict[str, str]) -> None:
     if is_main_process():
         grid = Table.grid(padding=(0, 2))
         for name, value in rows.items():
-            grid.add_row(f'[bold cyan]{name}', value)
+            grid.add_row(f'[bold cyan]{name}', escape(value))
         console.print(grid)
 
 
-def show_metrics(title: str, metrics: dict[str, float | None]) -> None:
-    """Print metrics as a table, one row a group (``bbox``, ``segm``) and one column a value."""
+def show_metrics(title: str, metrics: Mapping[str, float | None]) -> None:
+    """Print metrics as a table: a line for each, a column for each kind (``bbox``, ``segm``)."""
     if not is_main_process():
         return
-    groups: dict[str, dict[str, float | None]] = {}
+    cells: dict[str, dict[str, str]] = {}
     for name, value in metrics.items():
-        group, _, rest = name.partition('_')
-        key = (group, rest) if group in ('bbox', 'segm') else ('', name)
-        groups.setdefault(key[0], {})[key[1]] = value
-    for group, values in groups.items():
-        table = Table(title=title, title_justify='left', title_style='bold')
-        for name in ['', *values] if group else values:
-            table.add_column(name, justify='right')
-        cells = ['-' if value is None else f'{value:.3f}' for value in values.values()]
-        table.add_row(*([group, *cells] if group else cells))
-        console.print(table)
-        title = ''
+        kind, _, metric = name.partition('_')
+        if kind not in KINDS:
+            kind, metric = '', name
+        cells.setdefault(metric, {})[kind] = '-' if value is None else f'{value:.3f}'
+    kinds = list(dict.fromkeys(kind for row in cells.values() for kind in row))
+    table = Table()
+    table.add_column('')
+    for kind in kinds:
+        table.add_column(KINDS.get(kind, ''), justify='right')
+    for metric, row in cells.items():
+        table.add_row(metric, *(row.get(kind, '') for kind in kinds))
+    console.print(title, style='bold', markup=False)
+    console.print(table)
