@@ -155,6 +155,8 @@ def settle_classes(config: Config) -> None:
     if isinstance(named, str):  # a file of names, or ('cat') for ('cat',)
         named = tuple(list_from_file(named)) if Path(named).is_file() else (named,)
     wanted = tuple(named or contents[first])
+    if not wanted:
+        raise UserError(f'annotations {first}: the list "categories" is empty')
     source = f'config {config.filename}: metainfo.classes' if named else f'annotations {first}'
     for path, present in contents.items():
         _require(source, wanted, present, path)

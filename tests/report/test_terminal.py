@@ -1,0 +1,122 @@
+"""The terminal shows what we print; what the hosts print goes to the log."""
+
+import io
+import itertools
+import logging
+import sys
+import warnings
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+from mmengine.logging import MMLogger
+from rich.console import Console
+
+from swin_dense.report import terminal
+
+NUMBER = itertools.count()
+ESCAPE = '\x1b'
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What is printed on the terminal, which is none."""
+    buffer = io.StringIO()
+    monkeypatch.setattr(terminal, 'console', Console(file=buffer, highlight=False, width=160))
+    return buffer
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """The log file of the current run."""
+    path = tmp_path / 'run.log'
+    logger = MMLogger.get_instance(f'terminal {next(NUMBER)}', log_file=str(path))
+    for handler in list(logger.handlers):
+        if type(handler) is logging.StreamHandler:
+            logger.removeHandler(handler)  # as our runner does
+    return path
+
+
+def test_plain_lines_off_a_terminal(shown: io.StringIO):
+    terminal.say('[bold]epoch 1/3[/bold]  10/20')
+    terminal.show_header({'config': 'a.py', 'model': 'MaskRCNN'})
+    terminal.show_metrics('evaluation', {'bbox_mAP': 0.5, 'segm_mAP': None})
+    assert ESCAPE not in shown.getvalue()
+    assert shown.getvalue().startswith('[bold]epoch 1/3[/bold]  10/20\n')
+
+
+def test_a_long_line_stays_one_line(shown: io.StringIO):
+    text = 'loss 0.123  ' * 40
+    terminal.say(text)
+    assert shown.getvalue() == f'{text}\n'
+
+
+def test_the_header_shows_names_and_values_as_they_are(shown: io.StringIO):
+    rows = {'config': 'configs/[red]a.py', 'train': '6 images, /data/[/]x[1]/train.json'}
+    terminal.show_header(rows)
+    lines = shown.getvalue().splitlines()
+    assert [line.rstrip().split(maxsplit=1) for line in lines] == [
+        [name, value] for name, value in rows.items()
+    ]
+
+
+def test_a_table_of_detection_metrics(shown: io.StringIO):
+    terminal.show_metrics(
+        'after [3]', {'bbox_mAP': 0.12345, 'bbox_mAP_s': None, 'segm_mAP': 1.0, 'segm_mAP_s': 0}
+    )
+    text = shown.getvalue()
+    for part in ('after [3]', 'mAP', 'mAP_s', '0.123', '1.000', '0.000', '-', 'box', 'mask'):
+        assert part in text
+    assert '0.1234' not in text
+
+
+def test_a_table_of_segmentation_metrics(shown: io.StringIO):
+    terminal.show_metrics('evaluation', {'mIoU': 0.5, 'aAcc': 0.75})
+    for part in ('evaluation', 'mIoU', 'aAcc', '0.500', '0.750'):
+        assert part in shown.getvalue()
+
+
+def test_what_hosts_print_goes_to_the_log(log: Path, shown: io.StringIO, capfd: pytest.CaptureFixture):
+    with terminal.quiet_hosts():
+        print('a print')
+        print('a line', 'in', 'parts', end='')
+        print(' and its end\n\nanother')
+        sys.stderr.write('an error\n')
+        warnings.warn('a warning', stacklevel=1)
+        terminal.say('for the person')
+        assert not sys.stdout.isatty()
+    text = log.read_text()
+    for line in ('a print', 'a line in parts and its end', 'another', 'an error', 'UserWarning: a warning'):
+        assert text.count(line) == 1, line
+    assert 'for the person' not in text
+    assert shown.getvalue() == 'for the person\n'
+    assert capfd.readouterr() == ('', '')
+
+
+def test_afterwards_all_is_as_before(log: Path, capsys: pytest.CaptureFixture):
+    streams, handlers = (sys.stdout, sys.stderr), logging.getLogger('py.warnings').handlers
+    with pytest.raises(KeyError), terminal.quiet_hosts():
+        raise KeyError('the run failed')
+    assert (sys.stdout, sys.stderr) == streams
+    assert logging.getLogger('py.warnings').handlers == handlers
+    print('seen again')
+    with pytest.warns(UserWarning, match='seen too'):
+        warnings.warn('seen too', stacklevel=1)
+    assert capsys.readouterr().out == 'seen again\n'
+    assert not log.exists() or 'seen' not in log.read_text()
+
+
+def test_a_print_before_there_is_a_log(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture):
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())
+    with terminal.quiet_hosts():
+        print('early')
+        warnings.warn('early too', stacklevel=1)
+    assert capfd.readouterr() == ('', '')
+
+
+def test_other_processes_show_nothing(shown: io.StringIO, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(terminal, 'is_main_process', lambda: False)
+    terminal.say('a line')
+    terminal.show_header({'config': 'a.py'})
+    terminal.show_metrics('evaluation', {'mIoU': 0.5})
+    assert shown.getvalue() == ''
