@@ -55,13 +55,13 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-max_iters = 900
+max_iters = 1000
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1.5e-3, fused=True, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=3e-3, fused=True, weight_decay=0.05),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         custom_keys={'relative_position_bias_table': dict(decay_mult=0.0)},
