@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from swin_dense.engine import header
@@ -161,16 +161,16 @@ class PictureHook(Hook):
     after_test_iter = after_val_iter
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        if self.samples:
-            classes = runner.val_loop.dataloader.dataset.metainfo['classes']
-            pictures.save_grid(self.samples, classes, Path(runner.work_dir) / 'predictions.png')
-            self.samples = []
+        self._save(runner, runner.val_loop)
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        self._save(runner, runner.test_loop)
+
+    def _save(self, runner: Runner, loop: BaseLoop) -> None:
         if self.samples:
-            classes = runner.test_loop.dataloader.dataset.metainfo['classes']
+            classes = loop.dataloader.dataset.metainfo['classes']
             pictures.save_grid(self.samples, classes, Path(runner.work_dir) / 'predictions.png')
-            self.samples = []
+        self.samples = []
 
 
 def _clock(seconds: float) -> str:

@@ -13,6 +13,7 @@ from torch import nn
 from swin_dense.checkpoints.files import fetch, read, state_dict
 from swin_dense.errors import UserError
 from swin_dense.models.channels import check_channels
+from swin_dense.report.terminal import say
 
 
 class Runner(MMEngineRunner):
@@ -109,6 +110,7 @@ class Runner(MMEngineRunner):
             )
         if len(matched) < len(wanted):
             missing = [key for key in wanted if key not in found]
-            self.logger.warning(
-                f'{filename} lacks {len(missing)} of {len(wanted)} tensors: {missing[:5]} ...'
+            say(
+                f"warning: {filename} lacks {len(missing)} of the model's {len(wanted)} tensors, "
+                f'{missing[0]} first; they keep their random values'
             )
