@@ -7,7 +7,7 @@ _base_ = [
     'mmseg::_base_/default_runtime.py',
     '../_base_/swin_nano.py',
 ]
-size = (192, 192)
+size = (160, 160)
 width = 64  # channels of the pyramid and of every head
 model = dict(
     data_preprocessor=dict(size=size),

@@ -163,7 +163,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
 
 def _paint(rng: np.random.Generator, image: np.ndarray, mask: np.ndarray, category: int) -> None:
     """Fill ``mask`` with a texture of two shades near the hue of the class."""
-    hue = category / len(CLASSES) + rng.normal(0, 0.05)
+    hue = category / len(CLASSES) + rng.normal(0, 0.04)
     light, dark = (
         np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.5, 0.95), value)) * 255
         for value in (rng.uniform(0.75, 1.0), rng.uniform(0.4, 0.65))
@@ -206,7 +206,7 @@ def _annotation(instance: Instance, number: int, image_id: int) -> dict:
     }
 
 
-def write(root: Path, train: int = 300, val: int = 60, seed: int = 0) -> None:
+def write(root: Path, train: int = 240, val: int = 60, seed: int = 0) -> None:
     """Write the data set below ``root``: ``coco/`` and ``ade/``, each with its own copy of the images.
 
     Args:
@@ -244,7 +244,7 @@ def main() -> None:
     """Write the data set to the folder named on the command line."""
     parser = argparse.ArgumentParser(description='Write the built-in data set of shapes.')
     parser.add_argument('root', type=Path, help='folder to write coco/ and ade/ into')
-    parser.add_argument('--train', type=int, default=300, help='training scenes (default: 300)')
+    parser.add_argument('--train', type=int, default=240, help='training scenes (default: 240)')
     parser.add_argument('--val', type=int, default=60, help='validation scenes (default: 60)')
     parser.add_argument('--seed', type=int, default=0, help='another seed draws other scenes (default: 0)')
     args = parser.parse_args()
