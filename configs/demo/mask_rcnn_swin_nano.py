@@ -24,9 +24,16 @@ model = dict(
     rpn_head=dict(in_channels=width, feat_channels=width, anchor_generator=dict(scales=[4])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=2)),
-        bbox_head=dict(in_channels=width, fc_out_channels=256, num_classes=5),
+        bbox_head=dict(in_channels=width, fc_out_channels=256, reg_class_agnostic=True, num_classes=5),
         mask_roi_extractor=dict(out_channels=width, roi_layer=dict(sampling_ratio=2)),
-        mask_head=dict(num_convs=2, in_channels=width, conv_out_channels=width, norm_cfg=norm, num_classes=5),
+        mask_head=dict(
+            num_convs=2,
+            in_channels=width,
+            conv_out_channels=width,
+            class_agnostic=True,
+            norm_cfg=norm,
+            num_classes=5,
+        ),
     ),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=300),
@@ -70,7 +77,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
-max_epochs = 5
+max_epochs = 7
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
