@@ -39,20 +39,23 @@ model = dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=300),
         rcnn=dict(sampler=dict(num=64)),
     ),
-    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
+    test_cfg=dict(
+        rpn=dict(nms_pre=500, max_per_img=500),
+        rcnn=dict(max_per_img=300),  # microscope images hold hundreds of nuclei
+    ),
 )
-size = (256, 256)
+scale = (384, 384)  # small objects need the pixels; crops keep a step as cheap as at 256
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='RandomResize', scale=size, ratio_range=(0.8, 1.2), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=size),
+    dict(type='RandomResize', scale=scale, ratio_range=(0.8, 1.2), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(256, 256)),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=size, keep_ratio=True),
+    dict(type='Resize', scale=scale, keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='PackDetInputs',
