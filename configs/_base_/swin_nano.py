@@ -1,4 +1,4 @@
-# Swin-nano: a Swin small enough to train from scratch on two CPU cores in minutes (1.6 M parameters).
+# Swin-nano: a Swin small enough to train from scratch on two CPU cores in minutes (2.3 M parameters).
 channels = [32, 64, 128, 256]  # C2..C5: embed_dims * (1, 2, 4, 8)
 backbone = dict(
     _delete_=True,
