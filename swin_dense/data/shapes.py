@@ -3,8 +3,8 @@
     python -m swin_dense.data.shapes data/shapes
 
 writes the same scenes twice, as ``coco/`` (instances) and as ``ade/`` (label maps). A scene depends on
-the seed and its number alone. A shape's class is its outline; its texture and colour vary, and hues of
-different classes overlap. One scene in ten has no objects, one in ten has a crowd.
+the seed and its number alone. A shape's class is its outline; its texture varies, and its
+colour around a hue of the class. One scene in ten has no objects, one in ten has a crowd.
 """
 
 import argparse
