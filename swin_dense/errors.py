@@ -8,13 +8,24 @@ class UserError(Exception):
     """A mistake in a config, a data set, a checkpoint or a command line, told in one line.
 
     The message names the file and the field, and where possible the mend.
+
+    Attributes:
+        status: exit status of the tool.
     """
+
+    status = 2
+
+
+class UnsafeFileError(UserError):
+    """A file that would run code if it were opened."""
+
+    status = 3
 
 
 def exit_on_user_error(main: Callable[[], None]) -> None:
-    """Run a tool's ``main()``; print a ``UserError`` as one line on stderr and exit with status 2."""
+    """Run a tool's ``main()``; print a ``UserError`` as one line on stderr and exit with its status."""
     try:
         main()
     except UserError as error:
         print('error: ' + ' '.join(str(error).split()), file=sys.__stderr__)
-        sys.exit(2)
+        sys.exit(error.status)

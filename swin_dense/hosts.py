@@ -4,12 +4,15 @@ Nothing here imports torch or a host before ``prepare()`` has seen that they are
 """
 
 import importlib
+import importlib.util
 import os
 import sys
 import warnings
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from pathlib import Path
+from types import ModuleType
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -92,6 +95,7 @@ def prepare() -> str:
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
     warnings.filterwarnings('ignore', message='.*mmcv-lite.*')
     backend = _provide_ops()
+    _leave_out_multimodal()
     _allow_mmengine_checkpoints()
     return backend
 
@@ -115,6 +119,20 @@ def _provide_ops() -> str:
         sys.modules['mmcv._ext'] = extension()
         return 'torchvision'
     return 'torchvision' if compiled.__spec__.origin == 'swin_dense.ops' else 'mmcv'
+
+
+def _leave_out_multimodal() -> None:
+    """Keep mmpretrain's multimodal models out where they would fail to import, and mmdet with them.
+
+    mmdet imports mmpretrain wherever it is installed; those models subclass classes that newer versions
+    of transformers no longer offer under the old names.
+    """
+    transformers = importlib.util.find_spec('transformers')
+    if transformers is None or importlib.util.find_spec('mmpretrain') is None:
+        return
+    source = Path(transformers.origin).with_name('modeling_utils.py')
+    if 'find_pruneable_heads_and_indices' not in source.read_text(encoding='utf-8'):
+        sys.modules.setdefault('mmpretrain.models.multimodal', ModuleType('mmpretrain.models.multimodal'))
 
 
 def _allow_mmengine_checkpoints() -> None:

@@ -19,6 +19,7 @@ def parse_args() -> argparse.Namespace:
     add('--data', type=Path, metavar='DIR', help='COCO or ADE20K root, replaces every path')
     add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
     add('--work-dir', metavar='DIR', help='where the run is saved (work_dirs/CONFIG)')
+    add('--checkpoint', metavar='FILE', help='weights of any Swin, or of a whole model, to start from')
     add('--resume', nargs='?', const='', metavar='PATH', help='continue a run (newest of work dir)')
     add('--amp', choices=('bf16', 'fp16'), help='mixed precision')
     add('--seed', type=int, help='seed of every random generator')
@@ -38,7 +39,7 @@ def main() -> None:
 
     recipe = runs.ready_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
     config.set_amp(recipe, args.amp, get_device())
-    config.set_resume(recipe, args.resume)
+    config.set_start(recipe, args.checkpoint, args.resume)
     if args.seed is not None:
         recipe.randomness = dict(seed=args.seed)
     runs.train(recipe, args.launcher)

@@ -15,3 +15,12 @@ backbone = dict(
         checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.0/swin_tiny_patch4_window7_224.pth',
     ),
 )
+# other weights of the release: backbone=dict(_base_.backbone, **_base_.weights.in22k)
+weights = dict(
+    in22k=dict(
+        init_cfg=dict(
+            type='swin_dense.Pretrained',
+            checkpoint='https://github.com/SwinTransformer/storage/releases/download/v1.0.8/swin_tiny_patch4_window7_224_22k.pth',
+        ),
+    ),
+)

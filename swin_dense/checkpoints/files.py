@@ -1,12 +1,33 @@
 """Open checkpoint files without running anything that they contain."""
 
+import argparse
+import re
+import sys
+import zipfile
+from collections import Counter, OrderedDict
+from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import urlparse
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from swin_dense.errors import UserError
+from swin_dense.errors import UnsafeFileError, UserError
+
+WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'module', 'ema_state_dict', 'model_ema')
+PREFIXES = ('module.', '_orig_mod.')  # of DataParallel, of torch.compile
+
+
+class _Settings:
+    """In place of the yacs.config.CfgNode that Microsoft's training script saves: a plain dict."""
+
+    def __new__(cls) -> OrderedDict:
+        return OrderedDict()
+
+
+# plain data beside the tensors, of training scripts
+HARMLESS = [argparse.Namespace, (_Settings, 'yacs.config.CfgNode')]
 
 
 def fetch(location: str) -> Path:
@@ -15,38 +36,57 @@ def fetch(location: str) -> Path:
     Raises:
         UserError: there is no such file, or it cannot be downloaded.
     """
-    if urlparse(location).scheme not in ('http', 'https'):
+    if location.startswith(('http://', 'https://')):
+        return _download(location)
+    try:
         path = Path(location).expanduser()
+        if path.is_file():
+            return path
+        what = 'is a folder, not a file' if path.is_dir() else 'does not exist'
+    except (OSError, RuntimeError) as error:  # no permission, a name too long, no such user
+        raise UserError(f'checkpoint {location}: {error}') from error
+    raise UserError(f'checkpoint {location} {what} (looked for {path.absolute()})')
+
+
+def _download(address: str) -> Path:
+    # named by the whole address: that of half the files on a hub ends in model.safetensors
+    name = re.sub(r'[^\w.-]+', '_', address.partition('://')[2].partition('?')[0])
+    path = Path(torch.hub.get_dir()) / 'checkpoints' / name
+    try:
         if not path.is_file():
-            what = 'is a folder, not a file' if path.is_dir() else 'does not exist'
-            raise UserError(f'checkpoint {location} {what} (looked for {path.absolute()})')
-        return path
-    path = Path(torch.hub.get_dir()) / 'checkpoints' / Path(urlparse(location).path).name
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(location, str(path))
-        except OSError as error:
-            raise UserError(
-                f'checkpoint {location} cannot be downloaded ({error}): put the file at {path}, or name a '
-                f'local one with --cfg-options model.backbone.init_cfg.checkpoint=FILE'
-            ) from error
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(address, str(path), progress=sys.stderr.isatty())
+    except (OSError, HTTPException, ValueError) as error:
+        raise UserError(
+            f'checkpoint {address} cannot be downloaded ({error}): put the file at {path}, or name a '
+            f'local one with --cfg-options model.backbone.init_cfg.checkpoint=FILE'
+        ) from error
     return path
 
 
-def read(path: Path) -> dict:
-    """What a ``.pth`` or ``.safetensors`` file holds, on the CPU.
+def read(path: Path, mapped: bool = False) -> dict:
+    """What a file of ``torch.save`` or safetensors holds, on the CPU. Nothing in it is ever run.
+
+    Args:
+        path: the file; ``.safetensors`` is told by its name.
+        mapped: leave the tensors on disk until they are used. For files that stay as they are until then.
 
     Raises:
-        UserError: the file is damaged, or holds more than tensors and plain data.
+        UnsafeFileError: it names code to run.
+        UserError: it is damaged, or holds more than tensors and plain data.
     """
     try:
         if path.suffix == '.safetensors':
-            from safetensors.torch import load_file
-
             return load_file(path)
-        content = torch.load(path, map_location='cpu', weights_only=True)
+        with torch.serialization.safe_globals(HARMLESS):
+            # only the zip format, torch's own since 1.6, can be mapped
+            mapped = mapped and zipfile.is_zipfile(path)
+            content = torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged file raises whatever its bytes happen to mean
+        if refused := re.search(r'(?:GLOBAL|class) `?([\w.]+)', str(error)):
+            raise UnsafeFileError(
+                f'checkpoint {path} is refused: it holds {refused[1]}, code that opening it would run'
+            ) from error
         reason = str(error).split('\n')[0] or type(error).__name__
         raise UserError(f'checkpoint {path} cannot be read safely: {reason[:200]}') from error
     if not isinstance(content, dict):
@@ -55,10 +95,43 @@ def read(path: Path) -> dict:
 
 
 def state_dict(content: dict) -> dict[str, Tensor]:
-    """The tensors by name, unwrapped from ``state_dict`` or ``model`` and the prefix ``module.``."""
-    for wrapper in ('state_dict', 'model'):
+    """The tensors by name, out of the wrappers and prefixes that training code puts around them."""
+    for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
-    return {str(key).removeprefix('module.'): value for key, value in tensors.items()}
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    for prefix in PREFIXES * 2:  # either may be around the other
+        inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        # mmengine's averaged models count their steps beside the module
+        if len(inside) == len(tensors.keys() - {'steps'}):
+            tensors = inside
+    return tensors
+
+
+def write(path: Path, tensors: dict[str, Tensor], wrapper: str | None) -> None:
+    """Save tensors: as safetensors if the name ends so, else by ``torch.save``, below ``wrapper`` if given.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    partial = path.with_name(f'{path.name}.partial')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == '.safetensors':
+            save_file(_apart(tensors), partial, metadata={'format': 'pt'})
+        else:
+            torch.save({wrapper: tensors} if wrapper else tensors, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch's own is a RuntimeError
+        reason = str(error).split('\n')[0]
+        raise UserError(f'{path} cannot be written: {reason}') from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of those that share memory, which safetensors refuses."""
+    memory = {key: value.untyped_storage().data_ptr() for key, value in tensors.items()}
+    shared = {place for place, count in Counter(memory.values()).items() if count > 1}
+    return {key: value.clone() if memory[key] in shared else value for key, value in tensors.items()}

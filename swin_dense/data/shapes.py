@@ -20,7 +20,7 @@ from rich.progress import track
 
 CLASSES = ('circle', 'triangle', 'rectangle', 'star', 'ring')
 LABELS = ('background', *CLASSES)  # of the label maps, from 1; 0 is unlabelled, as in ADE20K
-SIZES = ((256, 256), (256, 224), (224, 256))  # height, width
+SIZES = ((512, 512), (512, 448), (448, 512))  # height, width
 MIN_VISIBLE = 0.5  # a shape may hide at most half of another one
 
 
@@ -68,9 +68,9 @@ def draw_scene(seed: int, number: int) -> Scene:
         return scene
     if kind == 3:
         _add_crowd(rng, scene)
-    for _ in range(rng.integers(3, 9)):
+    for _ in range(rng.integers(10, 26)):
         category = int(rng.integers(len(CLASSES)))
-        radius = float(np.exp(rng.uniform(np.log(16), np.log(56))))
+        radius = float(np.exp(rng.uniform(np.log(12), np.log(32))))
         center = rng.uniform((0.0, 0.0), (width, height))
         _add(scene, category, *_silhouette(rng, category, center, radius, (height, width)), rng)
     return scene
@@ -145,16 +145,16 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
     """Dull noise at several scales, with lines and specks for clutter."""
     base = rng.uniform(60, 170, 3)
     image = np.tile(base, (height, width, 1))
-    for cells, strength in ((4, 35), (16, 20), (64, 12)):
+    for cells, strength in ((8, 35), (32, 20), (128, 12)):
         noise = rng.normal(0, strength, (cells, cells, 1)) + rng.normal(0, strength / 3, (cells, cells, 3))
         image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     image += rng.normal(0, 6, image.shape)
     image = np.clip(image, 0, 255).astype(np.uint8)
-    for _ in range(rng.integers(4, 12)):
+    for _ in range(rng.integers(12, 40)):
         ends = rng.integers(0, (width, height), (2, 2)).tolist()
         colour = np.clip(base + rng.normal(0, 45, 3), 0, 255).tolist()
         cv2.line(image, *ends, colour, int(rng.integers(1, 4)), cv2.LINE_AA)
-    for _ in range(rng.integers(10, 40)):
+    for _ in range(rng.integers(40, 140)):
         spot = rng.integers(0, (width, height)).tolist()
         colour = np.clip(base + rng.normal(0, 60, 3), 0, 255).tolist()
         cv2.circle(image, spot, int(rng.integers(1, 4)), colour, -1, cv2.LINE_AA)
@@ -206,7 +206,7 @@ def _annotation(instance: Instance, number: int, image_id: int) -> dict:
     }
 
 
-def write(root: Path, train: int = 240, val: int = 60, seed: int = 0) -> None:
+def write(root: Path, train: int = 120, val: int = 30, seed: int = 0) -> None:
     """Write the data set below ``root``: ``coco/`` and ``ade/``, each with its own copy of the images.
 
     Args:
@@ -244,8 +244,8 @@ def main() -> None:
     """Write the data set to the folder named on the command line."""
     parser = argparse.ArgumentParser(description='Write the built-in data set of shapes.')
     parser.add_argument('root', type=Path, help='folder to write coco/ and ade/ into')
-    parser.add_argument('--train', type=int, default=240, help='training scenes (default: 240)')
-    parser.add_argument('--val', type=int, default=60, help='validation scenes (default: 60)')
+    parser.add_argument('--train', type=int, default=120, help='training scenes (default: 120)')
+    parser.add_argument('--val', type=int, default=30, help='validation scenes (default: 30)')
     parser.add_argument('--seed', type=int, default=0, help='another seed draws other scenes (default: 0)')
     args = parser.parse_args()
     write(args.root, args.train, args.val, args.seed)

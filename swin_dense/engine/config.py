@@ -68,8 +68,19 @@ def set_amp(config: Config, precision: str | None, device: str) -> None:
         wrapper.type = 'swin_dense.BFloat16OptimWrapper'
 
 
-def set_resume(config: Config, resume: str | None) -> None:
-    """Continue a run: from a checkpoint file, or from the newest of the work directory for ``''``."""
+def set_start(config: Config, checkpoint: str | None, resume: str | None) -> None:
+    """Start from a file's weights, or continue a run.
+
+    Args:
+        config: changed in place.
+        checkpoint: a file of any Swin or of a whole model, in place of the config's pretrained weights.
+        resume: checkpoint of the run to continue, ``''`` for the newest of the work directory.
+    """
+    if checkpoint is not None and resume is not None:
+        raise UserError('--checkpoint starts a new run and --resume continues one: give one of them')
+    if checkpoint is not None:
+        config.load_from = checkpoint
+        config.model.backbone.init_cfg = None
     if resume is None:
         return
     if not resume:

@@ -6,18 +6,21 @@ from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
+from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
-from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from torch import nn
 
 from swin_dense.checkpoints.files import fetch, read, state_dict
-from swin_dense.errors import UserError
+from swin_dense.checkpoints.load import load
+from swin_dense.errors import UnsafeFileError, UserError
 from swin_dense.models.channels import check_channels
 from swin_dense.report.terminal import say
 
 
 class Runner(MMEngineRunner):
     """The runner of the tools; configs and hooks are mmengine's."""
+
+    _resuming = False
 
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None) -> MMLogger:
         """Log to the file alone: the terminal belongs to header, progress and tables."""
@@ -65,16 +68,20 @@ class Runner(MMEngineRunner):
         strict: bool = False,
         revise_keys: list[tuple[str, str]] = [(r'^module\.', '')],  # noqa: B006  mmengine's signature
     ) -> dict:
-        """Load weights without running anything that the file holds, and refuse one that does not fit."""
+        """Load the weights of any file, without running anything that it holds, and report what matched."""
         content = read(fetch(filename))
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        self._check_fit(filename, content, model)
-        if 'state_dict' not in content and isinstance(content.get('model'), dict):
-            content['state_dict'] = content.pop('model')  # else mmengine would load none of it, silently
+        if 'config' in (content.get('meta') or {}) and self._resuming:
+            raise UnsafeFileError(
+                f'checkpoint {filename} is refused: its meta.config is Python text, which resuming would run'
+            )
         self.call_hook('after_load_checkpoint', checkpoint=content)
-        content = _load_checkpoint_to_model(model, content, strict, revise_keys=revise_keys)
-        # a string that mmengine's resume would run as Python
-        (content.get('meta') or {}).pop('config', None)
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        # only a new training run makes another model's weights fit: a test or a resumed run needs its own
+        new = isinstance(self._train_loop, BaseLoop) and not self._resuming
+        report = load(model, state_dict(content), filename, adapt=new, partial=False)
+        for line in report.lines():
+            say(line)
+            self.logger.info(line)
         self._has_loaded = True
         return content
 
@@ -86,31 +93,10 @@ class Runner(MMEngineRunner):
         map_location: str = 'default',
     ) -> None:
         """Continue the run that wrote ``filename``."""
+        self._resuming = True
         try:
             super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
         except KeyError as error:
             raise UserError(
                 f'checkpoint {filename} holds weights alone, not a run to resume ({error})'
             ) from error
-
-    def _check_fit(self, filename: str, content: dict, model: nn.Module) -> None:
-        found, wanted = state_dict(content), model.state_dict()
-        matched = [key for key in wanted if key in found]
-        if not matched:
-            raise UserError(
-                f'checkpoint {filename}: none of its {len(found)} tensors belongs to the model, '
-                f'which has {len(wanted)}'
-            )
-        wrong = [key for key in matched if found[key].shape != wanted[key].shape]
-        if wrong:
-            key = wrong[0]
-            raise UserError(
-                f'checkpoint {filename}: {key} is {tuple(found[key].shape)}, but the model of '
-                f'{self.cfg.filename} needs {tuple(wanted[key].shape)} ({len(wrong)} tensors differ in shape)'
-            )
-        if len(matched) < len(wanted):
-            missing = [key for key in wanted if key not in found]
-            say(
-                f"warning: {filename} lacks {len(missing)} of the model's {len(wanted)} tensors, "
-                f'{missing[0]} first; they keep their random values'
-            )

@@ -2,5 +2,6 @@
 
 from swin_dense.models.fpn import FPN
 from swin_dense.models.swin import SwinTransformer
+from swin_dense.models.swin_v2 import SwinTransformerV2
 
-__all__ = ['FPN', 'SwinTransformer']
+__all__ = ['FPN', 'SwinTransformer', 'SwinTransformerV2']

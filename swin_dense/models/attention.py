@@ -1,9 +1,14 @@
-"""Multi-head self-attention inside windows, with a learned relative position bias."""
+"""Multi-head self-attention inside windows: v1 with a table of position biases, v2 with an MLP."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swin_dense.models.windows import relative_position_index
+from swin_dense.models.windows import log_coordinates, relative_position_index
+
+MAX_LOG_SCALE = math.log(100)  # v2 keeps the temperature above 0.01
 
 
 class WindowAttention(nn.Module):
@@ -30,8 +35,7 @@ class WindowAttention(nn.Module):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f'num_heads={num_heads} does not divide the {dim} channels of its stage')
+        _check_heads(dim, num_heads)
         self.window_size = window_size
         self.num_heads = num_heads
         self.attn_drop = attn_drop
@@ -43,10 +47,7 @@ class WindowAttention(nn.Module):
 
     def position_bias(self) -> Tensor:
         """(nH, N, N): the bias table laid out for every (query, key) pair."""
-        tokens = self.window_size**2
-        table = self.relative_position_bias_table
-        rows = table[relative_position_index(self.window_size, table.device)]
-        return rows.view(tokens, tokens, self.num_heads).permute(2, 0, 1)
+        return _by_pair(self.relative_position_bias_table, self.window_size)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Attend inside each window.
@@ -69,3 +70,101 @@ class WindowAttention(nn.Module):
             dropout_p=self.attn_drop if self.training else 0.0,
         )
         return self.proj_drop(self.proj(x.transpose(1, 2).reshape(windows, tokens, channels)))
+
+
+class WindowAttentionV2(nn.Module):
+    """W-MSA of v2: softmax(cos(q, k) / tau + bias) v for each window and head.
+
+    Swin Transformer V2 (Liu et al. 2022), sections 3.2 (scaled cosine attention, eq. 2) and 3.3 (log-spaced
+    continuous position bias, eq. 3 and 4). From Microsoft's code, and not in the paper: the bias is
+    16 sigmoid(MLP), and k has no bias of its own, so a pad's k is 0. Parameter names are Microsoft's.
+
+    Args:
+        dim: channels C of a token; ``num_heads`` divides it.
+        window_size: the window's side M.
+        num_heads: heads nH, each of d = C / nH channels.
+        qkv_bias: whether q and v have a bias.
+        attn_drop: dropout of the attention weights.
+        proj_drop: dropout of the output.
+        pretrained_window: side of the window in the pretraining, None or 0 for ``window_size``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        window_size: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        pretrained_window: int | None = None,
+    ) -> None:
+        super().__init__()
+        _check_heads(dim, num_heads)
+        self.window_size = window_size
+        self.num_heads = num_heads
+        self.attn_drop = attn_drop
+        self.pretrained_window = pretrained_window or window_size
+        self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10)))  # log(1 / tau)
+        self.cpb_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, num_heads, bias=False))
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
+        self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def position_bias(self) -> Tensor:
+        """(nH, N, N): the MLP's bias for the offset of every (query, key) pair."""
+        weight = self.cpb_mlp[0].weight
+        offsets = log_coordinates(self.window_size, self.pretrained_window, weight.device, weight.dtype)
+        # not in autocast's type: the gradient is a sum over all windows, too long for half precision
+        table = 16 * self.cpb_mlp(offsets).to(weight.dtype).sigmoid()
+        return _by_pair(table, self.window_size)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """Attend inside each window.
+
+        Args:
+            x: (B * nW, N, C) tokens by window.
+            bias: added to the logits, (1, nH, N, N) or (B * nW, nH, N, N).
+
+        Returns:
+            (B * nW, N, C).
+        """
+        windows, tokens, channels = x.shape
+        qkv_bias = None
+        if self.q_bias is not None:
+            qkv_bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+        qkv = F.linear(x, self.qkv.weight, qkv_bias)
+        query, key, value = qkv.view(windows, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        query = _unit(query) * self.logit_scale.clamp(max=MAX_LOG_SCALE).exp()
+        x = F.scaled_dot_product_attention(
+            query.to(value.dtype),
+            _unit(key).to(value.dtype),
+            value,
+            attn_mask=bias.to(value.dtype),
+            dropout_p=self.attn_drop if self.training else 0.0,
+            scale=1.0,
+        )
+        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(windows, tokens, channels)))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """x / |x| along the last axis, in single precision at least; 0 stays 0.
+
+    F.normalize divides a pad's zero key by 1e-12, and its gradient too: in half precision, infinity.
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / length.masked_fill(length == 0, 1)
+
+
+def _by_pair(table: Tensor, window: int) -> Tensor:
+    """((2M - 1)^2, nH) biases by offset -> (nH, N, N) by (query, key)."""
+    rows = table[relative_position_index(window, table.device)]
+    return rows.view(window**2, window**2, -1).permute(2, 0, 1)
+
+
+def _check_heads(dim: int, num_heads: int) -> None:
+    if dim % num_heads:
+        raise ValueError(f'num_heads={num_heads} does not divide the {dim} channels of its stage')

@@ -3,7 +3,7 @@
 Read top to bottom: patch embedding, block, patch merging, stage, backbone. Maps are (B, H, W, C)
 inside and leave as (B, C, H, W). Semantics are those of Microsoft's detection code, which mmdet and
 mmseg share: windows are padded after norm1 and the pads are not masked; merging pads before its norm.
-Parameter names are Microsoft's, so the official files load as they are.
+Parameter names are Microsoft's, so the official files load as they are. ``swin_v2.py`` builds on this.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
-from swin_dense.models.attention import WindowAttention
+from swin_dense.models.attention import WindowAttention, WindowAttentionV2
 from swin_dense.models.windows import join_windows, pad_to_multiple, shift_masks, split_windows, window_kinds
 from swin_dense.registry import MODELS
 
@@ -56,31 +56,27 @@ class SwinBlock(nn.Module):
 
     Args:
         dim: channels C.
-        num_heads: attention heads.
-        window_size: window side M.
-        shift: 0 for W-MSA, M // 2 for SW-MSA.
+        attn: attention in windows of side M.
+        shifted: W-MSA, or SW-MSA with windows shifted by M // 2.
         mlp_ratio: hidden channels of the MLP over C.
-        qkv_bias: bias in the q, k, v projection.
-        drop, attn_drop: dropout of projections and of attention weights.
+        drop: dropout of the MLP.
         drop_path: probability to skip a residual branch, per sample.
     """
 
     def __init__(
         self,
         dim: int,
-        num_heads: int,
-        window_size: int,
-        shift: int,
+        attn: WindowAttention | WindowAttentionV2,
+        shifted: bool,
         mlp_ratio: float,
-        qkv_bias: bool,
         drop: float,
-        attn_drop: float,
         drop_path: float,
     ) -> None:
         super().__init__()
-        self.window_size, self.shift = window_size, shift
+        self.window_size = attn.window_size
+        self.shift = attn.window_size // 2 if shifted else 0
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = WindowAttention(dim, window_size, num_heads, qkv_bias, attn_drop, drop)
+        self.attn = attn
         self.drop_path = StochasticDepth(drop_path, mode='row')
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
@@ -129,18 +125,22 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 2C); zero pads, before the norm."""
-        x = pad_to_multiple(x, 2)
-        batch, height, width, channels = x.shape
-        x = x.view(batch, height // 2, 2, width // 2, 2, channels)
-        # Microsoft's order: (row, column) = (0, 0), (1, 0), (0, 1), (1, 1)
-        x = x.permute(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
-        return self.reduction(self.norm(x))
+        return self.reduction(self.norm(neighbourhoods(x)))
+
+
+def neighbourhoods(x: Tensor) -> Tensor:
+    """(B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 4C): each 2x2 side by side; zero pads."""
+    x = pad_to_multiple(x, 2)
+    batch, height, width, channels = x.shape
+    x = x.view(batch, height // 2, 2, width // 2, 2, channels)
+    # Microsoft's order: (row, column) = (0, 0), (1, 0), (0, 1), (1, 1)
+    return x.permute(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, width // 2, 4 * channels)
 
 
 class SwinStage(nn.Module):
     """Blocks at one resolution, every second one shifted, and the merging that follows them."""
 
-    def __init__(self, blocks: Sequence[SwinBlock], downsample: PatchMerging | None, with_cp: bool) -> None:
+    def __init__(self, blocks: Sequence[SwinBlock], downsample: nn.Module | None, with_cp: bool) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
         self.downsample = downsample
@@ -164,7 +164,7 @@ class SwinTransformer(BaseModule):
         embed_dims: channels of C2; C3, C4, C5 have 2, 4, 8 times as many.
         depths: blocks in each stage.
         num_heads: attention heads in each stage.
-        window_size: side of the attention window, in tokens.
+        window_size: side of the attention window in tokens, or one side for each stage.
         in_channels: channels of the image.
         mlp_ratio: hidden channels of the MLPs over their input channels.
         qkv_bias: bias in the q, k, v projections.
@@ -187,7 +187,7 @@ class SwinTransformer(BaseModule):
         embed_dims: int = 96,
         depths: Sequence[int] = (2, 2, 6, 2),
         num_heads: Sequence[int] = (3, 6, 12, 24),
-        window_size: int = 7,
+        window_size: int | Sequence[int] = 7,
         in_channels: int = 3,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
@@ -201,7 +201,10 @@ class SwinTransformer(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        _check_arguments(depths, num_heads, out_indices, frozen_stages)
+        self.window_sizes = [window_size] * len(depths) if isinstance(window_size, int) else window_size
+        _check_arguments(depths, num_heads, self.window_sizes, out_indices, frozen_stages)
+        self.mlp_ratio, self.qkv_bias = mlp_ratio, qkv_bias
+        self.drop_rate, self.attn_drop_rate = drop_rate, attn_drop_rate
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         stages = self.out_indices[-1] + 1
@@ -220,17 +223,10 @@ class SwinTransformer(BaseModule):
         last = max(1, sum(depths) - 1)
         drop_path = iter([drop_path_rate * i / last for i in range(sum(depths))])
 
-        def block(stage: int, index: int) -> SwinBlock:
-            shift = window_size // 2 if index % 2 else 0
-            return SwinBlock(
-                dims[stage], num_heads[stage], window_size, shift, mlp_ratio, qkv_bias,
-                drop_rate, attn_drop_rate, next(drop_path),
-            )  # fmt: skip
-
         self.layers = nn.ModuleList()
         for i in range(stages):
-            blocks = [block(i, j) for j in range(depths[i])]
-            downsample = PatchMerging(dims[i]) if i + 1 < stages else None
+            blocks = [self.block(i, j, dims[i], num_heads[i], next(drop_path)) for j in range(depths[i])]
+            downsample = self.merging(dims[i]) if i + 1 < stages else None
             self.layers.append(SwinStage(blocks, downsample, with_cp))
         for i in self.out_indices:
             self.add_module(f'norm{i}', nn.LayerNorm(dims[i]))
@@ -245,6 +241,17 @@ class SwinTransformer(BaseModule):
             module.requires_grad_(False)
         if frozen_stages >= 0 and self.absolute_pos_embed is not None:
             self.absolute_pos_embed.requires_grad_(False)
+
+    def block(self, stage: int, index: int, dim: int, num_heads: int, drop_path: float) -> SwinBlock:
+        """Make block ``index`` of a stage."""
+        attn = WindowAttention(
+            dim, self.window_sizes[stage], num_heads, self.qkv_bias, self.attn_drop_rate, self.drop_rate
+        )
+        return SwinBlock(dim, attn, index % 2 == 1, self.mlp_ratio, self.drop_rate, drop_path)
+
+    def merging(self, dim: int) -> nn.Module:
+        """Make the patch merging behind a stage of ``dim`` channels."""
+        return PatchMerging(dim)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps of ``out_indices``.
@@ -289,10 +296,16 @@ class SwinTransformer(BaseModule):
 
 
 def _check_arguments(
-    depths: Sequence[int], num_heads: Sequence[int], out_indices: Sequence[int], frozen_stages: int
+    depths: Sequence[int],
+    num_heads: Sequence[int],
+    windows: Sequence[int],
+    out_indices: Sequence[int],
+    frozen_stages: int,
 ) -> None:
     if len(depths) != len(num_heads):
         raise ValueError(f'depths={depths} and num_heads={num_heads} must have one entry for each stage')
+    if len(windows) != len(depths) or any(window < 1 for window in windows):
+        raise ValueError(f'window_size={windows} must be 1 or more in each of the {len(depths)} stages')
     if not out_indices or list(out_indices) != sorted(set(out_indices)) or out_indices[0] < 0:
         raise ValueError(f'out_indices={out_indices} must rise from 0 or more')
     if out_indices[-1] >= len(depths):

@@ -56,6 +56,20 @@ def relative_position_index(window: int, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)
+def log_coordinates(window: int, pretrained: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """((2M - 1)^2, 2) log-spaced (dy, dx) of each row of v1's bias table (Swin V2, section 3.3, eq. 4).
+
+    An offset of ``pretrained`` - 1, the largest in the windows of the pretraining, becomes
+    log2(1 + 8) / log2(8), as in Microsoft's code; the paper leaves the 8s out.
+    """
+    offsets = torch.arange(1 - window, window, dtype=torch.float64)
+    scaled = 8 * offsets / max(1, pretrained - 1)  # a window of one token has the offset 0 only
+    spaced = scaled.sign() * torch.log2(1 + scaled.abs()) / 3
+    return torch.cartesian_prod(spaced, spaced).to(device, dtype)
+
+
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)
 def shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(4, N, N) additive masks of the four kinds of window in a cyclically shifted map.
 

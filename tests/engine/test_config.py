@@ -234,14 +234,14 @@ def test_fp16_on_the_cpu(flat: str):
 
 def test_resume(tmp_path: Path):
     config = Config(dict(work_dir=str(tmp_path), resume=False, load_from=None))
-    configs.set_resume(config, None)
+    configs.set_start(config, None, None)
     assert (config.resume, config.load_from) == (False, None)
-    text = message(configs.set_resume, config, '')
+    text = message(configs.set_start, config, None, '')
     assert text.startswith(f'--resume: no run to continue in {tmp_path}')
     (tmp_path / 'last_checkpoint').write_text('/runs/epoch_3.pth\n')
-    configs.set_resume(config, '')
+    configs.set_start(config, None, '')
     assert (config.resume, config.load_from) == (True, '/runs/epoch_3.pth')
-    configs.set_resume(config, 'mine.pth')
+    configs.set_start(config, None, 'mine.pth')
     assert (config.resume, config.load_from) == (True, 'mine.pth')
 
 

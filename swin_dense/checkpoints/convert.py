@@ -1,0 +1,312 @@
+"""From any library's Swin to ours and back: dict of tensors in, dict of tensors out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from swin_dense.checkpoints.files import fetch, read, state_dict
+from swin_dense.checkpoints.formats import DERIVED, FORMATS, NORMS, Format, origins, places
+from swin_dense.errors import UserError
+from swin_dense.models.windows import log_coordinates, relative_position_index
+
+# what a file can be converted to, and the key below which that library looks for the tensors
+TARGETS = {
+    'swin_dense': 'state_dict',
+    'microsoft': 'model',
+    'timm': None,
+    'torchvision': None,
+    'hf': None,
+    'mmpretrain': 'state_dict',
+    'mmdet': 'state_dict',
+    'mmseg': 'state_dict',
+}
+CPU = torch.device('cpu')
+WITH_HEADS = ('swin_dense', 'microsoft', 'mmdet', 'mmseg')
+
+
+@dataclass
+class Swin:
+    """The Swin that a file holds, under our names.
+
+    Attributes:
+        source: key in ``FORMATS`` of the layout that the file has.
+        prefix: what precedes the backbone's names in the file.
+        weights: parameters of the backbone, and ``norm`` and ``head`` of a classifier.
+        derived: tensors that follow from sizes.
+        others: what is not of the Swin (neck, heads), under the file's names.
+    """
+
+    source: str
+    prefix: str
+    weights: dict[str, Tensor]
+    derived: dict[str, Tensor]
+    others: dict[str, Tensor]
+
+    @property
+    def version(self) -> int:
+        """1 or 2: v2's attention has a logit scale."""
+        return 2 if any(key.endswith('.logit_scale') for key in self.weights) else 1
+
+    @property
+    def title(self) -> str:
+        """Whose it is, for people."""
+        return f'{FORMATS[self.source].title}, Swin v{self.version}'
+
+    def window(self, block: str) -> int | None:
+        """Side of the window of a block (``layers.0.blocks.0``), None if the file does not tell it."""
+        table = self.weights.get(f'{block}.attn.relative_position_bias_table')
+        if table is not None:  # (2M - 1)^2 rows
+            return (math.isqrt(table.size(0)) + 1) // 2
+        coordinates = self.derived.get(f'{block}.attn.relative_coords_table')
+        return None if coordinates is None else (coordinates.size(1) + 1) // 2
+
+
+def open_swin(location: str) -> Swin:
+    """The Swin in a file or at an address.
+
+    Raises:
+        UserError: the file cannot be read safely, or holds no Swin.
+    """
+    tensors = state_dict(read(fetch(location), mapped=True))
+    swin = find_swin(tensors, location)
+    if swin is None:
+        raise UserError(
+            f'checkpoint {location} holds no Swin: none of its {len(tensors)} tensors has a known name'
+        )
+    return swin
+
+
+def find_swin(tensors: Mapping[str, Tensor], file: str) -> Swin | None:
+    """``recognise`` for the tensors of a file, whose name goes into the messages."""
+    try:
+        return recognise(tensors)
+    except UserError as error:
+        raise UserError(f'checkpoint {file}: {error}') from error
+    except (IndexError, KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).split('\n')[0]
+        raise UserError(f"checkpoint {file} has a Swin's names, but not its shapes: {reason}") from error
+
+
+def recognise(tensors: Mapping[str, Tensor]) -> Swin | None:
+    """Find the Swin among ``tensors``, by names and shapes alone; None if there is none.
+
+    Raises:
+        UserError: there are several.
+    """
+    best = None
+    for name in FORMATS:
+        stem = f'{places(name)["patch_embed.proj"]}.weight'
+        prefixes = [key.removesuffix(stem) for key in tensors if key.endswith(stem)]
+        found = [
+            _renamed_to_ours(tensors, name, prefix)
+            for prefix in prefixes
+            if not prefix or prefix.endswith('.')
+        ]
+        # many networks embed patches or call their first layer so, but only a Swin has its blocks in stages
+        found = [swin for swin in found if _ending(swin.weights, '.attn.proj.weight')]
+        if len(found) > 1:
+            below = ', '.join(repr(swin.prefix) for swin in found)
+            raise UserError(f'there are {len(found)} Swins in it, below {below}')
+        if found and (best is None or len(found[0].weights) > len(best.weights)):
+            best = found[0]
+    if best is not None:
+        best.weights = _in_our_layout(best)
+    return best
+
+
+def _renamed_to_ours(tensors: Mapping[str, Tensor], name: str, prefix: str) -> Swin:
+    names = origins(name)
+    swin = Swin(name, prefix, {}, {}, {})
+    for key, value in tensors.items():
+        module, _, leaf = key.removeprefix(prefix).rpartition('.')
+        ours = names.get(f'{module}.{leaf}'.lstrip('.')) or (module in names and f'{names[module]}.{leaf}')
+        # whole models keep the classifier, and Hugging Face's the output norms, beside the backbone
+        beside = module != names.get(module) in ('head', *NORMS)
+        if not ours or not (key.startswith(prefix) or beside):
+            swin.others[key] = value
+        elif ours.endswith(DERIVED):
+            swin.derived[ours] = value
+        else:
+            swin.weights[ours] = value
+    return swin
+
+
+def _in_our_layout(swin: Swin) -> dict[str, Tensor]:
+    layout, weights = FORMATS[swin.source], dict(swin.weights)
+    if layout.separate:
+        weights = _join_qkv(weights)
+    if layout.one_bias and swin.version == 2:
+        for key in _ending(weights, 'attn.qkv.bias'):
+            query, _, value = weights.pop(key).chunk(3)
+            weights[key.replace('qkv.bias', 'q_bias')] = query
+            weights[key.replace('qkv.bias', 'v_bias')] = value
+    if layout.unfold:
+        for key in _of_merged_channels(weights, swin.version):
+            weights[key] = from_unfold(weights[key])
+    position = weights.get('absolute_pos_embed')
+    if position is not None and position.ndim == 3:  # (1, N, C), of square images
+        side = math.isqrt(position.size(1))
+        weights['absolute_pos_embed'] = position.transpose(1, 2).unflatten(2, (side, side))
+    # a classifier's only norm comes before its head; C5 has one of its own only where C2..C4 have them
+    if layout.final_norm != 'norm' and 'head.weight' in weights and 'norm0.weight' not in weights:
+        weights = _with_norm(weights, layout.final_norm, 'norm')
+    return weights
+
+
+def export(
+    swin: Swin, target: str, windows: Sequence[int] = (), pretrained: Sequence[int] = ()
+) -> dict[str, Tensor]:
+    """The tensors under the names, and in the layout, of another library.
+
+    Args:
+        swin: what ``recognise`` returned.
+        target: one of ``TARGETS``. Necks and heads go along to those that have them.
+        windows: side of the window in each stage, of a v2 whose file does not tell it.
+        pretrained: that of the pretraining, if it was another.
+
+    Raises:
+        UserError: the library has no such Swin, or wants to know what the file does not tell.
+    """
+    if lacking := _lacking(target, swin):
+        able = ', '.join(other for other in TARGETS if not _lacking(other, swin))
+        raise UserError(f'{target} has no {lacking}: convert to {able}')
+    name = {'mmseg': 'mmdet', 'mmpretrain': 'mmpretrain_v2' if swin.version == 2 else 'mmdet'}.get(
+        target, target
+    )
+    layout, weights = FORMATS[name], dict(swin.weights)
+    if layout.final_norm != 'norm':
+        weights = _with_norm(weights, 'norm', layout.final_norm)
+    if not layout.output_norms:
+        weights = _with_norm(weights, 'norm3', 'norm')
+        weights = {key: value for key, value in weights.items() if key.split('.')[0] not in NORMS}
+    weights |= _buffers(swin, layout, windows, pretrained)
+    if layout.flat_position and 'absolute_pos_embed' in weights:
+        weights['absolute_pos_embed'] = weights['absolute_pos_embed'].flatten(2).transpose(1, 2)
+    if layout.unfold:
+        for key in _of_merged_channels(weights, swin.version):
+            weights[key] = to_unfold(weights[key])
+    if layout.one_bias:
+        for key in _ending(weights, 'attn.q_bias'):
+            query, value = weights.pop(key), weights.pop(key.replace('q_bias', 'v_bias'))
+            weights[key.replace('q_bias', 'qkv.bias')] = torch.cat([query, torch.zeros_like(query), value])
+    if layout.separate:
+        weights = _split_qkv(weights)
+    # a detector or segmentor goes whole to those that have such
+    whole = swin.prefix.endswith('backbone.') and 'head.weight' not in weights and target in WITH_HEADS
+    prefix = layout.prefix or ('backbone.' if whole else '')
+    if target == 'hf' and 'head.weight' in weights:
+        prefix = 'swinv2.' if swin.version == 2 else 'swin.'
+    exported = dict(swin.others) if whole else {}
+    for key, value in weights.items():
+        module, _, leaf = key.rpartition('.')
+        place = places(name).get(key) or f'{places(name)[module]}.{leaf}'
+        exported[place if module == 'head' else prefix + place] = value.contiguous()
+    return exported
+
+
+def _lacking(target: str, swin: Swin) -> str | None:
+    """What the library does not have of such a Swin."""
+    if swin.version == 2 and target in ('mmdet', 'mmseg'):
+        return 'Swin v2'
+    if _ending(swin.weights, '.norm3.weight') and target not in ('swin_dense', 'mmpretrain'):
+        return 'Swin v2 with extra norms'
+    # Hugging Face's v2 has one, of a token too many: it cannot be used
+    without = ('timm', 'torchvision') if swin.version == 1 else ('timm', 'torchvision', 'hf')
+    if 'absolute_pos_embed' in swin.weights and target in without:
+        return 'absolute position embedding'
+    return None
+
+
+def _buffers(
+    swin: Swin, layout: Format, windows: Sequence[int], pretrained: Sequence[int]
+) -> dict[str, Tensor]:
+    """The derived tensors that the library expects in a file."""
+    buffers: dict[str, Tensor] = {}
+    expected = layout.buffers.get(swin.version, ())
+    for key in _ending(swin.weights, '.attn.proj.weight') if expected else ():
+        block = key.removesuffix('.attn.proj.weight')
+        stage = int(block.split('.')[1])
+        side = swin.window(block) or (windows[stage] if windows else None)
+        if side is None:
+            raise UserError(
+                f'{layout.title} saves the window, which this file does not tell: add --window SIDE'
+            )
+        index = relative_position_index(side, CPU)
+        where = f'{block}.attn.relative_position_index'
+        buffers[where] = index if layout.flat_index else index.view(side**2, -1)
+        if 'relative_coords_table' in expected:
+            where = f'{block}.attn.relative_coords_table'
+            scale = pretrained[stage] if pretrained else side
+            coordinates = log_coordinates(side, scale, CPU, torch.float32)
+            coordinates = coordinates.view(1, 2 * side - 1, 2 * side - 1, 2)
+            buffers[where] = swin.derived.get(where, coordinates)
+    return buffers
+
+
+def _join_qkv(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """query, key, value -> qkv; v2's key has no bias, so there q_bias and v_bias stay apart."""
+    weights = dict(weights)
+    for key in _ending(weights, 'attn.query.weight'):
+        attn = key.removesuffix('query.weight')
+        parts = [weights.pop(f'{attn}{part}.weight') for part in ('query', 'key', 'value')]
+        biases = [weights.pop(f'{attn}{part}.bias', None) for part in ('query', 'key', 'value')]
+        weights[f'{attn}qkv.weight'] = torch.cat(parts)
+        if biases[1] is not None:
+            weights[f'{attn}qkv.bias'] = torch.cat(biases)
+        elif biases[0] is not None:
+            weights[f'{attn}q_bias'], weights[f'{attn}v_bias'] = biases[0], biases[2]
+    return weights
+
+
+def _split_qkv(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of ``_join_qkv``."""
+    split = {}
+    for key, value in weights.items():
+        attn, _, leaf = key.rpartition('.qkv.')
+        if attn:
+            split |= {
+                f'{attn}.{part}.{leaf}': x
+                for part, x in zip(('query', 'key', 'value'), value.chunk(3), strict=True)
+            }
+        elif key.endswith(('.q_bias', '.v_bias')):
+            split[key.replace('q_bias', 'query.bias').replace('v_bias', 'value.bias')] = value
+        else:
+            split[key] = value
+    return split
+
+
+def from_unfold(value: Tensor) -> Tensor:
+    """Last axis 4C in ``nn.Unfold``'s order (channel; row, column) -> ours (column, row; channel)."""
+    channels = value.size(-1) // 4
+    return value.unflatten(-1, (channels, 2, 2)).movedim((-1, -2), (-3, -2)).flatten(-3)
+
+
+def to_unfold(value: Tensor) -> Tensor:
+    """The inverse of ``from_unfold``."""
+    channels = value.size(-1) // 4
+    return value.unflatten(-1, (2, 2, channels)).movedim((-3, -2), (-1, -2)).flatten(-3)
+
+
+def _of_merged_channels(weights: Mapping[str, Tensor], version: int) -> list[str]:
+    """Names of what has the 4C channels of a merging as its last axis; v2 norms after its projection."""
+    names = _ending(weights, '.downsample.reduction.weight')
+    if version == 1:
+        names += _ending(weights, '.downsample.norm.weight') + _ending(weights, '.downsample.norm.bias')
+    return names
+
+
+def _with_norm(weights: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+    """Call the norm ``old`` ``new``, unless there is one already."""
+    if f'{new}.weight' in weights:
+        return {key: value for key, value in weights.items() if not key.startswith(f'{old}.')}
+    return {
+        new + key.removeprefix(old) if key.startswith(f'{old}.') else key: value
+        for key, value in weights.items()
+    }
+
+
+def _ending(weights: Mapping[str, Tensor], suffix: str) -> list[str]:
+    return [key for key in weights if key.endswith(suffix)]

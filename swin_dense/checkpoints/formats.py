@@ -1,0 +1,186 @@
+"""Where every library keeps the parameters of a Swin: tables, which ``convert.py`` reads both ways.
+
+A table says, for each of our modules (Microsoft's names), how the library calls it. In the patterns
+``{i}`` is the stage and ``{j}`` the block, both from 0; ``{next}`` is i + 1, ``{odd}`` 2i + 1 and
+``{even}`` 2i + 2.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+STAGES, MAX_DEPTH = 4, 64
+BLOCK, MERGING = 'layers.{i}.blocks.{j}', 'layers.{i}.downsample'
+IN_BLOCK = (
+    'norm1', 'norm2', 'norm3', 'mlp.fc1', 'mlp.fc2', 'attn.qkv', 'attn.proj',
+    'attn.relative_position_bias_table', 'attn.logit_scale', 'attn.q_bias', 'attn.v_bias',
+    'attn.cpb_mlp.0', 'attn.cpb_mlp.2',
+    'attn.query', 'attn.key', 'attn.value',  # of libraries that keep the three apart
+    'attn.relative_position_index', 'attn.relative_coords_table', 'attn_mask',
+)  # fmt: skip
+IN_MERGING = ('norm', 'reduction')
+OUTSIDE = ('patch_embed.proj', 'patch_embed.norm', 'absolute_pos_embed', 'norm', 'head')
+NORMS = ('norm0', 'norm1', 'norm2', 'norm3')
+# what follows from sizes alone; some libraries save it nevertheless
+DERIVED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
+
+
+@dataclass(frozen=True)
+class Format:
+    """Where a library keeps the parameters, by our names; what is not listed has our name.
+
+    Attributes:
+        title: for people.
+        block, merging: patterns of the places of a block, and of the merging that follows stage i.
+        inside: names in a block.
+        outside: names beside the stages.
+        prefix: what precedes the backbone's names in the library's whole models.
+        final_norm: our name of what a classifier norms its last map with.
+        output_norms: whether there are norms of C2..C5, as in detectors and segmentors.
+        unfold: the merging's 4C channels are in ``nn.Unfold``'s order.
+        separate: q, k and v are three layers.
+        one_bias: v2's q and v biases are one ``qkv.bias``, whose part of k is not used.
+        flat_index: the relative position index is (N * N,), not (N, N).
+        flat_position: the absolute position embedding is (1, N, C).
+        buffers: derived tensors that the library expects in a file, by version.
+    """
+
+    title: str
+    block: str = BLOCK
+    merging: str = MERGING
+    inside: Mapping[str, str] = field(default_factory=dict)
+    outside: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = ''
+    final_norm: str = 'norm'
+    output_norms: bool = True
+    unfold: bool = False
+    separate: bool = False
+    one_bias: bool = False
+    flat_index: bool = False
+    flat_position: bool = False
+    buffers: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+
+
+_ATTENTION = [name for name in IN_BLOCK if name.startswith('attn.')]
+_MM_INSIDE = {name: name.replace('attn.', 'attn.w_msa.') for name in _ATTENTION} | {
+    'mlp.fc1': 'ffn.layers.0.0',
+    'mlp.fc2': 'ffn.layers.1',
+}
+_MM_OUTSIDE = {'patch_embed.proj': 'patch_embed.projection', 'head': 'head.fc'}
+_HF_OUTSIDE = {
+    'patch_embed.proj': 'embeddings.patch_embeddings.projection',
+    'patch_embed.norm': 'embeddings.norm',
+    'absolute_pos_embed': 'embeddings.position_embeddings',
+    'norm': 'layernorm',
+    'head': 'classifier',
+    'norm{i}': 'hidden_states_norms.stage{next}',
+}
+_HF_INSIDE = {
+    **{name: name.replace('attn.', 'attention.self.') for name in _ATTENTION},
+    'attn.cpb_mlp.0': 'attention.self.continuous_position_bias_mlp.0',
+    'attn.cpb_mlp.2': 'attention.self.continuous_position_bias_mlp.2',
+    'attn.proj': 'attention.output.dense',
+    'norm1': 'layernorm_before',
+    'norm2': 'layernorm_after',
+    'mlp.fc1': 'intermediate.dense',
+    'mlp.fc2': 'output.dense',
+}
+# what transformers 5 calls them in memory; its files keep the names above
+_HF_MEMORY = {
+    'attn.query': 'attention.q_proj',
+    'attn.key': 'attention.k_proj',
+    'attn.value': 'attention.v_proj',
+    'attn.proj': 'attention.o_proj',
+    'attn.relative_position_bias_table': 'attention.relative_position_bias.relative_position_bias_table',
+    'norm1': 'layernorm_before',
+    'norm2': 'layernorm_after',
+}
+_INDEX, _COORDS = 'relative_position_index', 'relative_coords_table'
+_TWO = {1: (_INDEX,), 2: (_INDEX, _COORDS)}
+
+FORMATS = {
+    'microsoft': Format('Microsoft', flat_position=True, buffers=_TWO),
+    'swin_dense': Format('swin_dense'),  # Microsoft's names: read as the former
+    'timm': Format(
+        'timm', merging='layers.{next}.downsample', outside={'head': 'head.fc'}, output_norms=False
+    ),
+    'timm_features': Format(
+        'timm (features_only)', 'layers_{i}.blocks.{j}', 'layers_{next}.downsample', output_norms=False
+    ),
+    'torchvision': Format(
+        'torchvision',
+        'features.{odd}.{j}',
+        'features.{even}',
+        inside={'mlp.fc1': 'mlp.0', 'mlp.fc2': 'mlp.3'},
+        outside={'patch_embed.proj': 'features.0.0', 'patch_embed.norm': 'features.0.2'},
+        output_norms=False,
+        one_bias=True,
+        flat_index=True,
+        buffers=_TWO,
+    ),
+    'hf': Format(
+        'Hugging Face',
+        'encoder.layers.{i}.blocks.{j}',
+        'encoder.layers.{i}.downsample',
+        inside=_HF_INSIDE,
+        outside=_HF_OUTSIDE,
+        separate=True,
+        flat_position=True,
+    ),
+    'hf_memory': Format(
+        'Hugging Face (transformers 5, in memory)',
+        'encoder.layers.{i}.blocks.{j}',
+        'encoder.layers.{i}.downsample',
+        inside=_HF_MEMORY,
+        outside=_HF_OUTSIDE,
+        separate=True,
+        flat_position=True,
+    ),
+    'mmdet': Format(
+        'OpenMMLab (mmdet, mmseg, mmpretrain)',
+        'stages.{i}.blocks.{j}',
+        'stages.{i}.downsample',
+        inside=_MM_INSIDE,
+        outside=_MM_OUTSIDE,
+        prefix='backbone.',
+        final_norm='norm3',
+        unfold=True,
+        flat_position=True,
+        buffers=_TWO,
+    ),
+    'mmpretrain_v2': Format(
+        'OpenMMLab (mmpretrain, v2)',
+        'stages.{i}.blocks.{j}',
+        'stages.{next}.downsample',
+        inside=_MM_INSIDE,
+        outside=_MM_OUTSIDE,
+        prefix='backbone.',
+        final_norm='norm3',
+        unfold=True,
+        flat_position=True,
+        buffers=_TWO,
+    ),
+}
+
+
+@cache
+def places(name: str) -> dict[str, str]:
+    """Our name of every module, and of every lone parameter -> its name in the layout ``name``."""
+    layout = FORMATS[name]
+    names = {ours: layout.outside.get(ours, ours) for ours in OUTSIDE}
+    for i in range(STAGES):
+        stage = {'i': i, 'next': i + 1, 'odd': 2 * i + 1, 'even': 2 * i + 2}
+        names[f'norm{i}'] = layout.outside.get('norm{i}', 'norm{i}').format(**stage)
+        merging = layout.merging.format(**stage)
+        if i < STAGES - 1:
+            names |= {f'{MERGING.format(i=i)}.{part}': f'{merging}.{part}' for part in IN_MERGING}
+        for j in range(MAX_DEPTH):
+            ours, theirs = BLOCK.format(i=i, j=j), layout.block.format(j=j, **stage)
+            names |= {f'{ours}.{part}': f'{theirs}.{layout.inside.get(part, part)}' for part in IN_BLOCK}
+    return names
+
+
+@cache
+def origins(name: str) -> dict[str, str]:
+    """The inverse of ``places``."""
+    return {theirs: ours for ours, theirs in places(name).items()}

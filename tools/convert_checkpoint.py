@@ -1,0 +1,57 @@
+"""Recognise any Swin's file, say what it holds, and write it for another library.
+
+    python tools/convert_checkpoint.py swin_tiny_patch4_window7_224.pth --report
+    python tools/convert_checkpoint.py model.safetensors backbone.pth --to mmdet
+
+OUT ends in .safetensors or, for torch.save, in anything else.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from swin_dense import hosts
+from swin_dense.errors import UserError, exit_on_user_error
+
+FAMILIES = ('swin_dense', 'microsoft', 'timm', 'torchvision', 'hf', 'mmpretrain', 'mmdet', 'mmseg')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Recognise any Swin's file and write it for another library."
+    )
+    add = parser.add_argument
+    add('source', metavar='IN', help='checkpoint of any library, a path or an address')
+    add('out', metavar='OUT', nargs='?', type=Path, help='file to write')
+    add('--to', choices=FAMILIES, default='swin_dense', help='library to write for (swin_dense)')
+    add('--report', nargs='?', const='human', choices=('human', 'json'), help='say what the file holds')
+    for name, what in (('window', 'window'), ('pretrained-window', 'window in the pretraining, if another,')):
+        sides = 'one side, or one for each stage'
+        add(f'--{name}', type=int, nargs='+', help=f'{what} of a v2 whose file does not tell it: {sides}')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if args.out is None and args.report is None:
+        raise UserError('name a file to write, or --report to see what the checkpoint holds')
+    hosts.prepare()
+    from swin_dense.checkpoints import files
+    from swin_dense.checkpoints.architecture import examine
+    from swin_dense.checkpoints.convert import TARGETS, export, open_swin
+
+    swin = open_swin(args.source)
+    report = examine(swin, args.source)
+    if args.report == 'json':
+        print(json.dumps(report.as_dict(), indent=1))
+    else:
+        print('\n'.join(report.lines()))
+    if args.out is not None:
+        tensors = export(swin, args.to, args.window)
+        files.write(args.out, tensors, TARGETS[args.to])
+        if args.report != 'json':
+            print(f'written: {args.out} ({args.to}, {len(tensors)} tensors)')
+
+
+if __name__ == '__main__':
+    exit_on_user_error(main)
