@@ -86,7 +86,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1.5e-3, fused=True, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=8e-4, fused=True, weight_decay=0.05),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         custom_keys={'relative_position_bias_table': dict(decay_mult=0.0)},

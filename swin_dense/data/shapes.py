@@ -68,7 +68,7 @@ def draw_scene(seed: int, number: int) -> Scene:
         return scene
     if kind == 3:
         _add_crowd(rng, scene)
-    for _ in range(rng.integers(10, 26)):
+    for _ in range(rng.integers(18, 45)):
         category = int(rng.integers(len(CLASSES)))
         radius = float(np.exp(rng.uniform(np.log(12), np.log(32))))
         center = rng.uniform((0.0, 0.0), (width, height))
@@ -150,7 +150,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
         image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     image += rng.normal(0, 6, image.shape)
     image = np.clip(image, 0, 255).astype(np.uint8)
-    for _ in range(rng.integers(12, 40)):
+    for _ in range(rng.integers(6, 20)):
         ends = rng.integers(0, (width, height), (2, 2)).tolist()
         colour = np.clip(base + rng.normal(0, 45, 3), 0, 255).tolist()
         cv2.line(image, *ends, colour, int(rng.integers(1, 4)), cv2.LINE_AA)
