@@ -7,6 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def window_of(rows: int) -> int | None:
+    """Side M of the window whose bias table has (2M - 1)^2 rows, None if there is none."""
+    side = math.isqrt(rows)
+    return (side + 1) // 2 if side**2 == rows and side % 2 else None
+
+
 def resize_bias_table(table: Tensor, rows: int) -> Tensor:
     """Bicubic resize of v1's relative position bias table to another window.
 
@@ -64,14 +70,13 @@ def adapted(name: str, value: Tensor, shape: torch.Size) -> tuple[Tensor, str] |
         value: as the file has it.
         shape: as the model needs it.
     """
+    if value.ndim != len(shape):
+        return None
     if name.endswith('relative_position_bias_table') and value.shape[1:] == shape[1:]:
-        old, new = ((math.isqrt(rows) + 1) // 2 for rows in (value.size(0), shape[0]))
-        return resize_bias_table(value, shape[0]), f'window {old} -> {new}'
+        old, new = window_of(value.size(0)), window_of(shape[0])
+        return (resize_bias_table(value, shape[0]), f'window {old} -> {new}') if old else None
     if name.endswith('absolute_pos_embed') and value.shape[:2] == shape[:2]:
         return resize_position(value, *shape[2:]), f'grid {tuple(value.shape[2:])} -> {tuple(shape[2:])}'
-    if name.endswith('patch_embed.proj.weight') and (value.size(0), *value.shape[2:]) == (
-        shape[0],
-        *shape[2:],
-    ):
+    if name.endswith('patch_embed.proj.weight') and (value.size(0), value.shape[2:]) == (shape[0], shape[2:]):
         return inflate_stem(value, shape[1]), f'input channels {value.size(1)} -> {shape[1]}'
     return None

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import torch
 
-from swin_dense.checkpoints.convert import Swin
+from swin_dense.checkpoints.convert import Swin, naming
 from swin_dense.checkpoints.formats import FORMATS
+from swin_dense.checkpoints.load import match
 from swin_dense.checkpoints.report import Report
 from swin_dense.models import SwinTransformer, SwinTransformerV2
+from swin_dense.models.swin import PATCH
 
 SIZES = {  # embed_dims, depths
     (96, (2, 2, 6, 2)): 'Tiny',
@@ -29,7 +31,7 @@ class Architecture:
     in_channels: int
     mlp_ratio: float
     qkv_bias: bool
-    extra_norms: bool
+    extra_norm_every: int | None
 
     def __str__(self) -> str:
         size = SIZES.get((self.embed_dims, self.depths), f'{self.embed_dims} channels, depths {self.depths}')
@@ -49,39 +51,38 @@ def architecture(swin: Swin) -> Architecture:
     return Architecture(
         version=swin.version,
         embed_dims=stem.size(0),
-        depths=tuple(sum(stage == i for stage, _ in blocks) for i in stages),
+        depths=tuple(1 + max((j for stage, j in blocks if stage == i), default=0) for i in stages),
         num_heads=tuple(x.size(0) if swin.version == 2 else x.size(1) for x in first),
         window_sizes=tuple(swin.window(f'layers.{i}.blocks.0') for i in stages),
         in_channels=stem.size(1),
         mlp_ratio=hidden.size(0) / hidden.size(1),
         qkv_bias=any(key.endswith(('.qkv.bias', '.q_bias')) for key in weights),
-        extra_norms=any(key.endswith('.norm3.weight') for key in weights),
+        extra_norm_every=min(
+            (j + 1 for i, j in blocks if f'layers.{i}.blocks.{j}.norm3.weight' in weights), default=None
+        ),
     )
 
 
 def examine(swin: Swin, file: str) -> Report:
-    """Report on a file alone: its Swin against the parameters that its own architecture has."""
-    kind = architecture(swin)
-    arguments = dict(
-        embed_dims=kind.embed_dims,
-        depths=kind.depths,
-        num_heads=kind.num_heads,
-        window_size=[window or 8 for window in kind.window_sizes],
-        in_channels=kind.in_channels,
-        mlp_ratio=kind.mlp_ratio,
-        qkv_bias=kind.qkv_bias,
-    )
-    with torch.device('meta'):
-        model = (SwinTransformerV2 if kind.version == 2 else SwinTransformer)(**arguments)
-    wanted = {
-        key: x.numel() for key, x in model.named_parameters() if key in swin.weights or key[:4] != 'norm'
-    }
-    matched = [key for key in wanted if key in swin.weights]
-    return Report(
-        file,
-        f'{FORMATS[swin.source].title}, {kind}',
-        matched=matched,
-        missing=[key for key in wanted if key not in swin.weights],
-        unexpected=[*(key for key in swin.weights if key not in wanted), *swin.others],
-        filled=sum(wanted[key] for key in matched) / sum(wanted.values()),
-    )
+    """Report what the file gives to a backbone of its own architecture.
+
+    Raises:
+        UserError: the shapes contradict each other, or weights are not finite.
+    """
+    with naming(file), torch.device('meta'):
+        kind = architecture(swin)
+        position = swin.weights.get('absolute_pos_embed')
+        model = (SwinTransformerV2 if kind.version == 2 else SwinTransformer)(
+            embed_dims=kind.embed_dims,
+            depths=kind.depths,
+            num_heads=kind.num_heads,
+            window_size=[window or 8 for window in kind.window_sizes],
+            in_channels=kind.in_channels,
+            mlp_ratio=kind.mlp_ratio,
+            qkv_bias=kind.qkv_bias,
+            pretrain_img_size=None if position is None else PATCH * position.size(2),
+            **(dict(extra_norm_every=kind.extra_norm_every) if kind.version == 2 else {}),
+        )
+    report = Report(file, f'{FORMATS[swin.source].title}, {kind}')
+    match(model, swin.others | swin.weights, report)
+    return report

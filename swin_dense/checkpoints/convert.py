@@ -1,12 +1,14 @@
 """From any library's Swin to ours and back: dict of tensors in, dict of tensors out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from swin_dense.checkpoints.adapt import window_of
 from swin_dense.checkpoints.files import fetch, read, state_dict
 from swin_dense.checkpoints.formats import DERIVED, FORMATS, NORMS, Format, origins, places
 from swin_dense.errors import UserError
@@ -23,8 +25,12 @@ TARGETS = {
     'mmdet': 'state_dict',
     'mmseg': 'state_dict',
 }
-CPU = torch.device('cpu')
 WITH_HEADS = ('swin_dense', 'microsoft', 'mmdet', 'mmseg')
+CPU = torch.device('cpu')
+# the weights of q, k and v where a library keeps them apart: they are joined only while they are used,
+# because together they are a quarter of a Swin
+QKV = ('query', 'key', 'value')
+Apart = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass
@@ -41,7 +47,7 @@ class Swin:
 
     source: str
     prefix: str
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor | Apart]
     derived: dict[str, Tensor]
     others: dict[str, Tensor]
 
@@ -58,10 +64,15 @@ class Swin:
     def window(self, block: str) -> int | None:
         """Side of the window of a block (``layers.0.blocks.0``), None if the file does not tell it."""
         table = self.weights.get(f'{block}.attn.relative_position_bias_table')
-        if table is not None:  # (2M - 1)^2 rows
-            return (math.isqrt(table.size(0)) + 1) // 2
+        if table is not None:
+            return window_of(table.size(0))
         coordinates = self.derived.get(f'{block}.attn.relative_coords_table')
         return None if coordinates is None else (coordinates.size(1) + 1) // 2
+
+
+def joined(value: Tensor | Apart) -> Tensor:
+    """A weight in one piece."""
+    return torch.cat(value) if isinstance(value, tuple) else value
 
 
 def open_swin(location: str) -> Swin:
@@ -81,11 +92,18 @@ def open_swin(location: str) -> Swin:
 
 def find_swin(tensors: Mapping[str, Tensor], file: str) -> Swin | None:
     """``recognise`` for the tensors of a file, whose name goes into the messages."""
-    try:
+    with naming(file):
         return recognise(tensors)
+
+
+@contextmanager
+def naming(file: str) -> Iterator[None]:
+    """Turn what goes wrong with the names and shapes of a file's tensors into a ``UserError``."""
+    try:
+        yield
     except UserError as error:
         raise UserError(f'checkpoint {file}: {error}') from error
-    except (IndexError, KeyError, RuntimeError, ValueError) as error:
+    except (ArithmeticError, LookupError, RuntimeError, ValueError) as error:
         reason = str(error).split('\n')[0]
         raise UserError(f"checkpoint {file} has a Swin's names, but not its shapes: {reason}") from error
 
@@ -134,7 +152,7 @@ def _renamed_to_ours(tensors: Mapping[str, Tensor], name: str, prefix: str) -> S
     return swin
 
 
-def _in_our_layout(swin: Swin) -> dict[str, Tensor]:
+def _in_our_layout(swin: Swin) -> dict[str, Tensor | Apart]:
     layout, weights = FORMATS[swin.source], dict(swin.weights)
     if layout.separate:
         weights = _join_qkv(weights)
@@ -173,10 +191,27 @@ def export(
     if lacking := _lacking(target, swin):
         able = ', '.join(other for other in TARGETS if not _lacking(other, swin))
         raise UserError(f'{target} has no {lacking}: convert to {able}')
-    name = {'mmseg': 'mmdet', 'mmpretrain': 'mmpretrain_v2' if swin.version == 2 else 'mmdet'}.get(
-        target, target
-    )
-    layout, weights = FORMATS[name], dict(swin.weights)
+    openmmlab = 'mmpretrain_v2' if swin.version == 2 else 'mmdet'
+    name = openmmlab if target in ('mmdet', 'mmseg', 'mmpretrain') else target
+    # a detector or segmentor goes whole to those that have such
+    classifier = 'head.weight' in swin.weights
+    whole = swin.prefix.endswith('backbone.') and not classifier and target in WITH_HEADS
+    prefix = 'backbone.' if whole else FORMATS[name].prefix
+    if target == 'hf' and classifier:
+        prefix = 'swinv2.' if swin.version == 2 else 'swin.'
+    exported = dict(swin.others) if whole else {}
+    for key, value in _in_layout(swin, FORMATS[name], windows, pretrained).items():
+        module, _, leaf = key.rpartition('.')
+        place = places(name).get(key) or f'{places(name)[module]}.{leaf}'
+        exported[place if module == 'head' else prefix + place] = value.contiguous()
+    return exported
+
+
+def _in_layout(
+    swin: Swin, layout: Format, windows: Sequence[int], pretrained: Sequence[int]
+) -> dict[str, Tensor]:
+    """The inverse of ``_in_our_layout``, still under our names."""
+    weights = {key: joined(value) for key, value in swin.weights.items()}
     if layout.final_norm != 'norm':
         weights = _with_norm(weights, 'norm', layout.final_norm)
     if not layout.output_norms:
@@ -192,19 +227,7 @@ def export(
         for key in _ending(weights, 'attn.q_bias'):
             query, value = weights.pop(key), weights.pop(key.replace('q_bias', 'v_bias'))
             weights[key.replace('q_bias', 'qkv.bias')] = torch.cat([query, torch.zeros_like(query), value])
-    if layout.separate:
-        weights = _split_qkv(weights)
-    # a detector or segmentor goes whole to those that have such
-    whole = swin.prefix.endswith('backbone.') and 'head.weight' not in weights and target in WITH_HEADS
-    prefix = layout.prefix or ('backbone.' if whole else '')
-    if target == 'hf' and 'head.weight' in weights:
-        prefix = 'swinv2.' if swin.version == 2 else 'swin.'
-    exported = dict(swin.others) if whole else {}
-    for key, value in weights.items():
-        module, _, leaf = key.rpartition('.')
-        place = places(name).get(key) or f'{places(name)[module]}.{leaf}'
-        exported[place if module == 'head' else prefix + place] = value.contiguous()
-    return exported
+    return _split_qkv(weights) if layout.separate else weights
 
 
 def _lacking(target: str, swin: Swin) -> str | None:
@@ -246,14 +269,13 @@ def _buffers(
     return buffers
 
 
-def _join_qkv(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _join_qkv(weights: dict[str, Tensor]) -> dict[str, Tensor | Apart]:
     """query, key, value -> qkv; v2's key has no bias, so there q_bias and v_bias stay apart."""
     weights = dict(weights)
     for key in _ending(weights, 'attn.query.weight'):
         attn = key.removesuffix('query.weight')
-        parts = [weights.pop(f'{attn}{part}.weight') for part in ('query', 'key', 'value')]
-        biases = [weights.pop(f'{attn}{part}.bias', None) for part in ('query', 'key', 'value')]
-        weights[f'{attn}qkv.weight'] = torch.cat(parts)
+        weights[f'{attn}qkv.weight'] = tuple(weights.pop(f'{attn}{part}.weight') for part in QKV)
+        biases = [weights.pop(f'{attn}{part}.bias', None) for part in QKV]
         if biases[1] is not None:
             weights[f'{attn}qkv.bias'] = torch.cat(biases)
         elif biases[0] is not None:
@@ -267,10 +289,7 @@ def _split_qkv(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     for key, value in weights.items():
         attn, _, leaf = key.rpartition('.qkv.')
         if attn:
-            split |= {
-                f'{attn}.{part}.{leaf}': x
-                for part, x in zip(('query', 'key', 'value'), value.chunk(3), strict=True)
-            }
+            split |= {f'{attn}.{part}.{leaf}': x for part, x in zip(QKV, value.chunk(3), strict=True)}
         elif key.endswith(('.q_bias', '.v_bias')):
             split[key.replace('q_bias', 'query.bias').replace('v_bias', 'value.bias')] = value
         else:

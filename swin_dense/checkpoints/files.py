@@ -1,8 +1,11 @@
 """Open checkpoint files without running anything that they contain."""
 
 import argparse
+import io
+import pickletools
 import re
 import sys
+import warnings
 import zipfile
 from collections import Counter, OrderedDict
 from http.client import HTTPException
@@ -78,20 +81,52 @@ def read(path: Path, mapped: bool = False) -> dict:
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
-        with torch.serialization.safe_globals(HARMLESS):
+        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of newer pickles and of TorchScript: an error follows
             # only the zip format, torch's own since 1.6, can be mapped
             mapped = mapped and zipfile.is_zipfile(path)
             content = torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged file raises whatever its bytes happen to mean
-        if refused := re.search(r'(?:GLOBAL|class) `?([\w.]+)', str(error)):
+        if code := _code_in(path, str(error)):
             raise UnsafeFileError(
-                f'checkpoint {path} is refused: it holds {refused[1]}, code that opening it would run'
+                f'checkpoint {path} is refused: it holds {code}, code that opening it would run'
             ) from error
-        reason = str(error).split('\n')[0] or type(error).__name__
-        raise UserError(f'checkpoint {path} cannot be read safely: {reason[:200]}') from error
+        # torch puts its advice, to open the file unsafely, first
+        reason = str(error).rpartition('WeightsUnpickler error: ')[2].strip().split('\n')[0]
+        raise UserError(
+            f'checkpoint {path} cannot be read safely: {reason[:200] or type(error).__name__}'
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f'checkpoint {path} holds a {type(content).__name__}, not a dict of tensors')
     return content
+
+
+def _code_in(path: Path, message: str) -> str | None:
+    """The function or class that torch refused, or that a pickle which torch's reader cannot read names."""
+    if refused := re.search(r'(?:GLOBAL|class) `?([\w.]+)', message):
+        return refused[1]
+    strings: list[str] = []
+    try:
+        file = io.BytesIO(_pickle_in(path))
+        while True:  # torch's older format is several pickles
+            for opcode, argument, _ in pickletools.genops(file):  # it runs nothing
+                if isinstance(argument, str):
+                    strings.append(argument)
+                name = strings[-1].replace(' ', '.') if opcode.name == 'GLOBAL' else '.'.join(strings[-2:])
+                if opcode.name.endswith('GLOBAL') and not name.startswith(('torch.', 'collections.')):
+                    return name
+    except Exception:  # this is no pickle either, or its end
+        return None
+
+
+def _pickle_in(path: Path, limit: int = 2**24) -> bytes:
+    if not zipfile.is_zipfile(path):
+        with path.open('rb') as file:
+            return file.read(limit)
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.endswith('data.pkl'))
+        with archive.open(name) as file:
+            return file.read(limit)
 
 
 def state_dict(content: dict) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from swin_dense.checkpoints.adapt import adapted
-from swin_dense.checkpoints.convert import Swin, recognise
+from swin_dense.checkpoints.convert import Apart, Swin, find_swin, joined
 from swin_dense.checkpoints.formats import DERIVED, NORMS
 from swin_dense.checkpoints.report import Report
 from swin_dense.errors import UserError
@@ -14,7 +14,7 @@ from swin_dense.models import SwinTransformer, SwinTransformerV2
 
 
 def load(model: nn.Module, tensors: Mapping[str, Tensor], file: str, adapt: bool, partial: bool) -> Report:
-    """Fill ``model`` from the tensors of a file, of whichever library they are.
+    """Fill ``model`` from the tensors of a file, of whichever library they are: if they fit, or not at all.
 
     Args:
         model: a Swin backbone, or a detector or segmentor with any backbone.
@@ -26,74 +26,95 @@ def load(model: nn.Module, tensors: Mapping[str, Tensor], file: str, adapt: bool
     Raises:
         UserError: no tensor matches, one is not finite, shapes disagree, or the backbone misses weights.
     """
-    wanted = model.state_dict()
-    found, source, prefix = _under_our_names(model, tensors, file)
+    backbone = getattr(model, 'backbone', model)
+    prefix = '' if backbone is model else 'backbone.'
+    ours = isinstance(backbone, SwinTransformer)
+    found, source = tensors, 'names of the model'
+    if ours:
+        found, source = _under_our_names(backbone, tensors, file, prefix)
     report = Report(file, source)
-    fitted: dict[str, Tensor] = {}
-    for key, target in wanted.items():
-        if key not in found:
-            report.missing.append(key)
-        elif found[key].shape == target.shape:
-            fitted[key] = found[key]
-            report.matched.append(key)
-        else:
-            _fit(report, fitted, key, found[key], target.shape, adapt, prefix)
-    report.unexpected = [key for key in found if key not in wanted and not key.endswith(DERIVED)]
-    if not fitted:
-        raise UserError(
-            f'checkpoint {file}: none of its {len(tensors)} tensors belongs to the model, '
-            f'which has {len(wanted)}'
-        )
-    absent = [key for key in report.missing if _is_of_backbone(key, prefix)]
+    fitted = match(model, found, report, prefix if adapt else None)
+    absent = [key for key in report.missing if ours and _is_needed(key, prefix)]
     if absent and not partial:
         raise UserError(
-            f'checkpoint {file} ({source}) lacks {len(absent)} of the {len(wanted)} weights, '
+            f'checkpoint {file} ({source}) lacks {len(absent)} of the {len(model.state_dict())} weights, '
             f'{absent[0]} first'
         )
-    _refuse_not_finite(file, fitted)
-    model.load_state_dict(fitted, strict=False)
-    parameters = dict(model.named_parameters())
-    filled = sum(parameters[key].numel() for key in fitted if key in parameters)
-    report.filled = filled / sum(parameter.numel() for parameter in parameters.values())
+    places = model.state_dict()
+    with torch.no_grad():
+        for key, value in fitted.items():
+            places[key].copy_(joined(value))
     return report
 
 
+def match(
+    model: nn.Module, found: Mapping[str, Tensor | Apart], report: Report, prefix: str | None = None
+) -> dict[str, Tensor | Apart]:
+    """Choose the tensors that fill ``model``, which may be on the meta device and stays as it is.
+
+    Args:
+        model: what is to be filled.
+        found: tensors by the model's names.
+        report: is told what becomes of each.
+        prefix: what precedes the names of the backbone. Its tensors of other shapes are adapted, and those
+            of heads dropped; None refuses both.
+
+    Raises:
+        UserError: no tensor matches, one is not finite, or shapes disagree.
+    """
+    fitted: dict[str, Tensor | Apart] = {}
+    wanted = model.state_dict()
+    for key, target in wanted.items():
+        if key not in found:
+            report.missing.append(key)
+            continue
+        value = joined(found[key])
+        if value.shape == target.shape:
+            fitted[key] = found[key]
+            report.matched.append(key)
+        else:
+            _fit(report, fitted, key, value, target.shape, prefix)
+        if key in fitted:
+            _check_values(report.file, key, value, target)
+    report.unexpected = [key for key in found if key not in wanted and not key.endswith(DERIVED)]
+    if not fitted:
+        raise UserError(
+            f'checkpoint {report.file}: none of its {len(found)} tensors belongs to the model, '
+            f'which has {len(wanted)}'
+        )
+    sizes = {key: parameter.numel() for key, parameter in model.named_parameters()}
+    report.filled = sum(sizes.get(key, 0) for key in fitted) / sum(sizes.values())
+    return fitted
+
+
 def _under_our_names(
-    model: nn.Module, tensors: Mapping[str, Tensor], file: str
-) -> tuple[Mapping[str, Tensor], str, str | None]:
-    """The tensors under the model's names, whose they are, and the prefix of our backbone, if it is ours."""
-    backbone = getattr(model, 'backbone', model)
-    if not isinstance(backbone, SwinTransformer):
-        return tensors, 'names of the model', None
-    prefix = '' if backbone is model else 'backbone.'
-    try:
-        swin = recognise(tensors)
-    except UserError as error:
-        raise UserError(f'checkpoint {file}: {error}') from error
+    backbone: SwinTransformer, tensors: Mapping[str, Tensor], file: str, prefix: str
+) -> tuple[Mapping[str, Tensor | Apart], str]:
+    """The tensors under the model's names, and whose they are."""
+    swin = find_swin(tensors, file)
     if swin is None:
-        return tensors, 'not a Swin', prefix
+        return tensors, 'not a Swin'
     version = 2 if isinstance(backbone, SwinTransformerV2) else 1
     if swin.version != version:
         raise UserError(f'checkpoint {file} is a Swin v{swin.version}, but the model is a Swin v{version}')
     _check_coordinates(swin, backbone, file)
-    found = swin.others | {f'{prefix}{key}': value for key, value in swin.weights.items()}
-    return found, swin.title, prefix
+    return swin.others | {f'{prefix}{key}': value for key, value in swin.weights.items()}, swin.title
 
 
 def _fit(
     report: Report,
-    fitted: dict[str, Tensor],
+    fitted: dict[str, Tensor | Apart],
     key: str,
     value: Tensor,
     shape: torch.Size,
-    adapt: bool,
     prefix: str | None,
 ) -> None:
     """Adapt one tensor of another shape, drop it if it is of a head, or refuse."""
-    change = adapted(key, value, shape) if adapt and prefix is not None and key.startswith(prefix) else None
+    of_backbone = prefix is not None and key.startswith(prefix)
+    change = adapted(key, value, shape) if of_backbone else None
     if change is not None:
         fitted[key], report.adapted[key] = change
-    elif adapt and prefix is not None and not key.startswith(prefix):
+    elif prefix is not None and not of_backbone:
         report.dropped[key] = f'{tuple(value.shape)} in the file, {tuple(shape)} in the model'
     else:
         raise UserError(
@@ -102,32 +123,32 @@ def _fit(
         )
 
 
-def _is_of_backbone(key: str, prefix: str | None) -> bool:
-    if prefix is None or not key.startswith(prefix):
-        return False
-    return key.removeprefix(prefix).split('.')[0] not in NORMS
+def _is_needed(key: str, prefix: str) -> bool:
+    """Whether a tensor belongs to the backbone and is none of its output norms, which classifiers lack."""
+    return key.startswith(prefix) and key.removeprefix(prefix).split('.')[0] not in NORMS
 
 
-def _refuse_not_finite(file: str, tensors: Mapping[str, Tensor]) -> None:
-    for key, value in tensors.items():
-        # the sum of finite weights is finite, and needs no memory
-        if value.is_floating_point() and not value.sum().isfinite() and not value.isfinite().all():
-            raise UserError(f'checkpoint {file}: {key} has values that are not finite')
+def _check_values(file: str, key: str, value: Tensor, target: Tensor) -> None:
+    """Refuse what is not finite, and integers for weights: of quantized models, they lack their scales."""
+    if not value.is_floating_point():
+        if target.is_floating_point():
+            raise UserError(f'checkpoint {file}: {key} is {value.dtype}, but the model needs {target.dtype}')
+        return
+    # the sum of finite weights is finite, and needs no memory
+    if not value.sum().isfinite() and not value.isfinite().all():
+        raise UserError(f'checkpoint {file}: {key} has values that are not finite')
 
 
 def _check_coordinates(swin: Swin, backbone: SwinTransformer, file: str) -> None:
     """Refuse a v2 whose position bias was learned on other coordinates, if the file tells."""
     for name, module in backbone.named_modules():
         learned = swin.derived.get(f'{name}.relative_coords_table')
-        if learned is None:
+        if learned is None or learned.ndim != 4 or learned.size(1) < 3:
             continue
-        middle = learned.size(1) // 2
-        if middle == 0:
-            continue
-        # one step is log2(1 + 8 x) / 3 with x = 1 / (M - 1), so M = 1 + 8 / (8^step - 1)
-        side = round(1 + 8 / (8 ** learned[0, middle, middle + 1, 1].item() - 1))
-        if side != module.pretrained_window:
+        # the largest is log2(1 + 8 x) / 3 with x = (M - 1) / (P - 1), in a table of 2M - 1 rows
+        side = (1 + 4 * (learned.size(1) - 1) / (8 ** learned.abs().max() - 1)).item()
+        if not abs(side - module.pretrained_window) < 0.5:
             raise UserError(
-                f'checkpoint {file}: {name} learned its position bias in windows of {side}, but the model '
-                f'takes {module.pretrained_window}: give pretrained_window_sizes, one for each stage'
+                f'checkpoint {file}: {name} learned its position bias in windows of {side:.0f}, but the '
+                f'model takes {module.pretrained_window}: give pretrained_window_sizes, one for each stage'
             )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import DefaultScope, Registry, init_default_scope, root
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -78,9 +78,10 @@ def set_start(config: Config, checkpoint: str | None, resume: str | None) -> Non
     """
     if checkpoint is not None and resume is not None:
         raise UserError('--checkpoint starts a new run and --resume continues one: give one of them')
+    if checkpoint is not None or resume is not None:
+        _drop_pretrained(config.model)
     if checkpoint is not None:
         config.load_from = checkpoint
-        config.model.backbone.init_cfg = None
     if resume is None:
         return
     if not resume:
@@ -89,6 +90,14 @@ def set_start(config: Config, checkpoint: str | None, resume: str | None) -> Non
             raise UserError(f'--resume: no run to continue in {config.work_dir} ({pointer} does not exist)')
         resume = pointer.read_text().strip()
     config.resume, config.load_from = True, resume
+
+
+def _drop_pretrained(model: ConfigDict) -> None:
+    """Weights that would be loaded, if they can be had at all, only to be replaced."""
+    if 'backbone' in model:
+        model.backbone.init_cfg = None
+    if 'pretrained' in model:  # mmseg's
+        model.pretrained = None
 
 
 def single_process_loaders(config: Config) -> None:

@@ -69,12 +69,13 @@ class Runner(MMEngineRunner):
         revise_keys: list[tuple[str, str]] = [(r'^module\.', '')],  # noqa: B006  mmengine's signature
     ) -> dict:
         """Load the weights of any file, without running anything that it holds, and report what matched."""
-        content = read(fetch(filename))
+        content = read(fetch(filename), mapped=not self._resuming)
         if 'config' in (content.get('meta') or {}) and self._resuming:
             raise UnsafeFileError(
                 f'checkpoint {filename} is refused: its meta.config is Python text, which resuming would run'
             )
-        self.call_hook('after_load_checkpoint', checkpoint=content)
+        if self._resuming:  # EMA exchanges the two models that it finds there
+            self.call_hook('after_load_checkpoint', checkpoint=content)
         model = self.model.module if is_model_wrapper(self.model) else self.model
         # only a new training run makes another model's weights fit: a test or a resumed run needs its own
         new = isinstance(self._train_loop, BaseLoop) and not self._resuming
@@ -82,6 +83,9 @@ class Runner(MMEngineRunner):
         for line in report.lines():
             say(line)
             self.logger.info(line)
+        if not self._resuming:  # EMA copies the weights, which a file may hold under any names
+            content = {**content, 'state_dict': model.state_dict()}
+            self.call_hook('after_load_checkpoint', checkpoint=content)
         self._has_loaded = True
         return content
 

@@ -265,7 +265,7 @@ def test_an_address_is_downloaded_once(
 ):
     asked = []
 
-    def download(address: str, path: str) -> None:
+    def download(address: str, path: str, progress: bool) -> None:
         asked.append(address)
         torch.save(dict(model=microsoft(weights)), path)
 
@@ -278,7 +278,7 @@ def test_an_address_is_downloaded_once(
 
 
 def test_an_address_that_cannot_be_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def download(address: str, path: str) -> None:
+    def download(address: str, path: str, progress: bool) -> None:
         raise OSError('no route to host')
 
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
