@@ -11,9 +11,13 @@ export OMP_WAIT_POLICY ?= PASSIVE
 demo: $(READY)
 	$(BIN)/python tools/demo.py
 
-test: check
-	$(BIN)/python -m pytest -m 'not slow'
+# two processes of one thread each; a file's tests share what they set up
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+test: check
+	$(PYTEST) -m 'not slow'
+
+# one after the other: some measure what the machine can do
 test-all: check
 	$(BIN)/python -m pytest
 

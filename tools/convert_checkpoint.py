@@ -25,10 +25,18 @@ def parse_args() -> argparse.Namespace:
     add('out', metavar='OUT', nargs='?', type=Path, help='file to write')
     add('--to', choices=FAMILIES, default='swin_dense', help='library to write for (swin_dense)')
     add('--report', nargs='?', const='human', choices=('human', 'json'), help='say what the file holds')
-    for name, what in (('window', 'window'), ('pretrained-window', 'window in the pretraining, if another,')):
-        sides = 'one side, or one for each stage'
-        add(f'--{name}', type=int, nargs='+', help=f'{what} of a v2 whose file does not tell it: {sides}')
+    sides = dict(type=int, nargs='+', default=[], metavar='SIDE')
+    add('--window', **sides, help='window of a v2 whose file does not tell it; one, or one for each stage')
+    add('--pretrained-window', **sides, help='window in its pretraining, if that was another')
     return parser.parse_args()
+
+
+def per_stage(sides: list[int], stages: int) -> list[int]:
+    """One side stands for all stages."""
+    if sides and (min(sides) < 1 or len(sides) not in (1, stages)):
+        given = ' '.join(map(str, sides))
+        raise UserError(f'a window of {given}: give one side, or one for each of the {stages} stages')
+    return sides * stages if len(sides) == 1 else sides
 
 
 def main() -> None:
@@ -37,7 +45,7 @@ def main() -> None:
         raise UserError('name a file to write, or --report to see what the checkpoint holds')
     hosts.prepare()
     from swin_dense.checkpoints import files
-    from swin_dense.checkpoints.architecture import examine
+    from swin_dense.checkpoints.architecture import architecture, examine
     from swin_dense.checkpoints.convert import TARGETS, export, open_swin
 
     swin = open_swin(args.source)
@@ -47,7 +55,9 @@ def main() -> None:
     else:
         print('\n'.join(report.lines()))
     if args.out is not None:
-        tensors = export(swin, args.to, args.window)
+        stages = len(architecture(swin).depths)
+        sides = [per_stage(given, stages) for given in (args.window, args.pretrained_window)]
+        tensors = export(swin, args.to, *sides)
         files.write(args.out, tensors, TARGETS[args.to])
         if args.report != 'json':
             print(f'written: {args.out} ({args.to}, {len(tensors)} tensors)')

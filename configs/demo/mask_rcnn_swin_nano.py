@@ -1,7 +1,7 @@
 # Mask R-CNN, Swin-nano from scratch, the built-in shapes (or any small COCO folder with --data).
 #   python -m swin_dense.data.shapes data/shapes && python tools/train.py configs/demo/mask_rcnn_swin_nano.py
-# run time: two CPU cores, 4 minutes
-# expected: mask mAP 0.49
+# run time: one CPU core, 11 minutes
+# expected: mask mAP 0.55
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',
@@ -44,7 +44,7 @@ model = dict(
     ),
 )
 scale = (512, 512)
-crop = (256, 256)
+crop = (256, 256)  # of the image at that scale: small objects are seen large, at the cost of small images
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
@@ -86,7 +86,7 @@ val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=8e-4, fused=True, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3, fused=True, weight_decay=0.05),
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         custom_keys={'relative_position_bias_table': dict(decay_mult=0.0)},

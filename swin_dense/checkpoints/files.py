@@ -8,6 +8,7 @@ import sys
 import warnings
 import zipfile
 from collections import Counter, OrderedDict
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 
@@ -162,7 +163,8 @@ def write(path: Path, tensors: dict[str, Tensor], wrapper: str | None) -> None:
         reason = str(error).split('\n')[0]
         raise UserError(f'{path} cannot be written: {reason}') from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

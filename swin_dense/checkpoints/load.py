@@ -20,11 +20,12 @@ def load(model: nn.Module, tensors: Mapping[str, Tensor], file: str, adapt: bool
         model: a Swin backbone, or a detector or segmentor with any backbone.
         tensors: by the file's names.
         file: its name, for messages.
-        adapt: resize what can be resized, and leave out heads of other shapes; else shapes must agree.
-        partial: allow the backbone to miss weights. Its output norms may always be missing.
+        adapt: make another model's weights fit: resize what can be resized, and leave heads and output norms
+            as they are where they are missing or of another shape. Else it must be this model's own file.
+        partial: allow weights to be missing.
 
     Raises:
-        UserError: no tensor matches, one is not finite, shapes disagree, or the backbone misses weights.
+        UserError: no tensor matches, one is not finite, shapes disagree, or weights are missing.
     """
     backbone = getattr(model, 'backbone', model)
     prefix = '' if backbone is model else 'backbone.'
@@ -34,7 +35,8 @@ def load(model: nn.Module, tensors: Mapping[str, Tensor], file: str, adapt: bool
         found, source = _under_our_names(backbone, tensors, file, prefix)
     report = Report(file, source)
     fitted = match(model, found, report, prefix if adapt else None)
-    absent = [key for key in report.missing if ours and _is_needed(key, prefix)]
+    absent = [key for key in report.missing if not adapt or (ours and _is_needed(key, prefix))]
+    absent = [key for key in absent if not key.endswith('num_batches_tracked')]
     if absent and not partial:
         raise UserError(
             f'checkpoint {file} ({source}) lacks {len(absent)} of the {len(model.state_dict())} weights, '

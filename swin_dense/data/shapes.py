@@ -150,7 +150,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
         image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     image += rng.normal(0, 6, image.shape)
     image = np.clip(image, 0, 255).astype(np.uint8)
-    for _ in range(rng.integers(6, 20)):
+    for _ in range(rng.integers(12, 40)):
         ends = rng.integers(0, (width, height), (2, 2)).tolist()
         colour = np.clip(base + rng.normal(0, 45, 3), 0, 255).tolist()
         cv2.line(image, *ends, colour, int(rng.integers(1, 4)), cv2.LINE_AA)

@@ -1,60 +1,21 @@
-"""The tools in this process, a loopback server, and what is said on the terminal."""
+"""The tools in this process, a loopback server, what is said on the terminal, and a little data."""
 
-import os
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import mmengine.device.utils as mmengine_device
 import pytest
-from rich.console import Console
 
 from swin_dense.data import shapes
-from swin_dense.errors import exit_on_user_error
-from swin_dense.report import terminal
-from tests.tools.loading import load_tool
-
-
-@dataclass
-class Ended:
-    """What a tool left: exit status, standard output, standard error."""
-
-    status: int
-    out: str
-    err: str
-
-    def error(self, status: int = 2) -> str:
-        """The one line of a refusal."""
-        assert self.status == status, f'{self.out}\n{self.err}'
-        assert self.err.startswith('error: ')
-        assert self.err.count('\n') == 1, self.err
-        return self.err
+from tests.tools.running import in_process
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[..., Ended]:
+def tool(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable:
     """``tool('train', ...)`` does what tools/train.py does."""
-    monkeypatch.setattr(mmengine_device, 'DEVICE', mmengine_device.DEVICE)
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', os.environ.get('CUDA_VISIBLE_DEVICES', ''))
-
-    # mmengine prettifies the config four times a run, which takes longer than all the rest
-    monkeypatch.setattr('mmengine.config.config.FormatCode', lambda text, **style: (text, True))
-
-    def run(name: str, *arguments: object) -> Ended:
-        monkeypatch.setattr(terminal, 'console', Console(file=sys.stdout, width=160))
-        monkeypatch.setattr(sys, 'argv', [f'tools/{name}.py', *map(str, arguments)])
-        status = 0
-        try:
-            exit_on_user_error(load_tool(name).main)
-        except SystemExit as ended:
-            status = ended.code
-        return Ended(status, *capfd.readouterr())
-
-    return run
+    return in_process(monkeypatch, capfd)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from tests.checkpoints import microsoft
+from tests.checkpoints.ways import DEMO
 from tests.references.swin_weights import randomise
 
 SMALL = microsoft.SMALL
@@ -306,6 +307,3 @@ def whole(package: str, backbone: dict) -> nn.Module:
 
 def direct(model: nn.Module, x: Tensor) -> list[Tensor]:
     return list(getattr(model, 'backbone', model)(x))
-
-
-DEMO = Path(__file__).parents[2] / 'configs' / 'demo'

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+DEMO = ROOT / 'configs' / 'demo'
 DETECTION = ROOT / 'configs' / 'demo' / 'mask_rcnn_swin_nano.py'
 
 

@@ -33,6 +33,7 @@ SEGMENTATION = 'configs/demo/upernet_swin_nano.py'
 EPOCHS, ITERS = 10, 8  # of the runs that everything here shares
 NO_WORKERS = [f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')]
 SMALL_DETECTION = [
+    'model.test_cfg.rcnn.max_per_img=100',  # as many as COCO's own scores count
     *NO_WORKERS,
     'train_dataloader.dataset.pipeline.3.scale=(128,128)',
     'train_dataloader.dataset.pipeline.3.ratio_range=(1.0,1.0)',
