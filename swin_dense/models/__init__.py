@@ -3,5 +3,6 @@
 from swin_dense.models.fpn import FPN
 from swin_dense.models.swin import SwinTransformer
 from swin_dense.models.swin_v2 import SwinTransformerV2
+from swin_dense.models.uper_head import UPerHead
 
-__all__ = ['FPN', 'SwinTransformer', 'SwinTransformerV2']
+__all__ = ['FPN', 'SwinTransformer', 'SwinTransformerV2', 'UPerHead']

@@ -49,6 +49,13 @@ class WindowAttention(nn.Module):
         """(nH, N, N): the bias table laid out for every (query, key) pair."""
         return _by_pair(self.relative_position_bias_table, self.window_size)
 
+    def query_and_value_bias(self) -> tuple[Tensor | None, Tensor | None]:
+        """(C,) each, None without ``qkv_bias``."""
+        if self.qkv.bias is None:
+            return None, None
+        query, _, value = self.qkv.bias.chunk(3)
+        return query, value
+
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Attend inside each window.
 
@@ -121,6 +128,14 @@ class WindowAttentionV2(nn.Module):
         table = 16 * self.cpb_mlp(offsets).to(weight.dtype).sigmoid()
         return _by_pair(table, self.window_size)
 
+    def query_and_value_bias(self) -> tuple[Tensor | None, Tensor | None]:
+        """(C,) each, None without ``qkv_bias``."""
+        return self.q_bias, self.v_bias
+
+    def scale(self) -> Tensor:
+        """(nH, 1, 1): 1 / tau, what the cosines are multiplied with."""
+        return self.logit_scale.clamp(max=MAX_LOG_SCALE).exp()
+
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Attend inside each window.
 
@@ -137,7 +152,7 @@ class WindowAttentionV2(nn.Module):
             qkv_bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         qkv = F.linear(x, self.qkv.weight, qkv_bias)
         query, key, value = qkv.view(windows, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        query = _unit(query) * self.logit_scale.clamp(max=MAX_LOG_SCALE).exp()
+        query = _unit(query) * self.scale()
         x = F.scaled_dot_product_attention(
             query.to(value.dtype),
             _unit(key).to(value.dtype),

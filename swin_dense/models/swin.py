@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
+from swin_dense.models import blocked, blocked_training
 from swin_dense.models.attention import WindowAttention, WindowAttentionV2
 from swin_dense.models.windows import join_windows, pad_to_multiple, shift_masks, split_windows, window_kinds
 from swin_dense.registry import MODELS
@@ -63,6 +64,8 @@ class SwinBlock(nn.Module):
         drop_path: probability to skip a residual branch, per sample.
     """
 
+    pre_norm = True  # v2 norms what a branch makes instead
+
     def __init__(
         self,
         dim: int,
@@ -83,6 +86,10 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
+        if blocked.serves(self, x):
+            return blocked.forward(self, x)
+        if blocked_training.serves(self, x):
+            return blocked_training.forward(self, x)
         x = x + self.drop_path(self.attend(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -93,26 +100,26 @@ class SwinBlock(nn.Module):
         batch, padded_height, padded_width = x.shape[:3]
         if self.shift:
             x = x.roll((-self.shift, -self.shift), dims=(1, 2))
-        rows, columns = padded_height // self.window_size, padded_width // self.window_size
-        windows = self.attn(split_windows(x, self.window_size), self.bias(batch, rows, columns))
+        biases = self.biases()
+        if self.shift:
+            rows, columns = padded_height // self.window_size, padded_width // self.window_size
+            biases = biases[window_kinds(rows, columns, x.device)].repeat(batch, 1, 1, 1)
+        windows = self.attn(split_windows(x, self.window_size), biases)
         x = join_windows(windows, self.window_size, padded_height, padded_width)
         if self.shift:
             x = x.roll((self.shift, self.shift), dims=(1, 2))
         return x[:, :height, :width]
 
-    def bias(self, batch: int, rows: int, columns: int) -> Tensor:
+    def biases(self) -> Tensor:
         """What is added to the attention logits: position bias, and in shifted blocks the mask.
 
         Returns:
-            (1, nH, N, N) without shift, (batch * rows * columns, nH, N, N) with it.
+            (1, nH, N, N) without shift, (4, nH, N, N) with it, one for each kind of window.
         """
-        bias = self.attn.position_bias()
+        bias = self.attn.position_bias().unsqueeze(0)
         if not self.shift:
-            return bias.unsqueeze(0)
-        masks = shift_masks(self.window_size, self.shift, bias.device, bias.dtype)
-        kinds = window_kinds(rows, columns, bias.device)
-        by_kind = bias.unsqueeze(0) + masks.unsqueeze(1)
-        return by_kind[kinds].repeat(batch, 1, 1, 1)
+            return bias
+        return bias + shift_masks(self.window_size, self.shift, bias.device, bias.dtype).unsqueeze(1)
 
 
 class PatchMerging(nn.Module):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from swin_dense.models import blocked
 from swin_dense.models.attention import WindowAttentionV2
 from swin_dense.models.swin import SwinBlock, SwinTransformer, neighbourhoods
 from swin_dense.registry import MODELS
@@ -28,6 +29,8 @@ class SwinBlockV2(SwinBlock):
         extra_norm: norm the sum at the end as well.
     """
 
+    pre_norm = False
+
     def __init__(
         self,
         dim: int,
@@ -43,6 +46,8 @@ class SwinBlockV2(SwinBlock):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
+        if blocked.serves(self, x):
+            return blocked.forward(self, x)
         x = x + self.drop_path(self.norm1(self.attend(x)))
         x = x + self.drop_path(self.norm2(self.mlp(x)))
         return self.norm3(x)

@@ -4,6 +4,7 @@ A map is (B, H, W, C). Windows are numbered row by row, tokens in a window too. 
 side, N = M * M its tokens, nW the number of windows of one padded map.
 """
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -94,3 +95,94 @@ def window_kinds(rows: int, columns: int, device: torch.device) -> Tensor:
     right = torch.zeros(columns, dtype=torch.long, device=device)
     bottom[-1], right[-1] = 2, 1
     return (bottom[:, None] + right[None, :]).flatten()
+
+
+@dataclass(frozen=True)
+class WindowGroup:
+    """Some rows of windows of a batch of maps, whose tokens are the rows of the (B * H * W, C) view.
+
+    Pads are no tokens. Windows of one kind (see ``shift_masks``) stand together, to attend at once.
+
+    Attributes:
+        pieces: (start, stop) of the stretches of tokens that the windows cover, n tokens in all.
+        sources: (nW * N,) which of the n tokens stands at each place of the windows; any for a pad.
+        pads: the places of the pads.
+        places: (n,) for each token its place in the windows.
+        kinds: (kind, first, last + 1) of the windows, the most frequent kind first.
+    """
+
+    pieces: tuple[tuple[int, int], ...]
+    sources: Tensor
+    pads: Tensor
+    places: Tensor
+    kinds: tuple[tuple[int, int, int], ...]
+
+    def take(self, tokens: Tensor) -> Tensor:
+        """(B * H * W, C) -> (n, C), a view where it can be."""
+        parts = [tokens[start:stop] for start, stop in self.pieces]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def put(self, tokens: Tensor, values: Tensor) -> None:
+        """Write (n, C) to where ``take`` takes it from."""
+        sizes = [stop - start for start, stop in self.pieces]
+        for (start, stop), part in zip(self.pieces, values.split(sizes), strict=True):
+            tokens[start:stop] = part
+
+    def to_windows(self, values: Tensor) -> Tensor:
+        """(n, C) -> (nW * N, C), zeros for pads."""
+        windows = values.index_select(0, self.sources)
+        return windows.index_fill_(0, self.pads, 0) if len(self.pads) else windows
+
+    def from_windows(self, windows: Tensor) -> Tensor:
+        """(nW * N, C) -> (n, C), without the pads."""
+        return windows.index_select(0, self.places)
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def window_groups(
+    batch: int, height: int, width: int, window: int, shift: int, tokens: int
+) -> tuple[WindowGroup, ...]:
+    """Cut the windows of a batch into groups of whole rows, of about ``tokens`` tokens each."""
+    rows, columns = -(-height // window), -(-width // window)
+    # where each line of the rolled map comes from, -1 for lines of pads
+    line = (torch.arange(rows * window) + shift) % (rows * window)
+    line = torch.where(line < height, line, -1)
+    lines = torch.stack([torch.where(line < 0, -1, line + i * height) for i in range(batch)]).view(-1, window)
+    column = (torch.arange(columns * window) + shift) % (columns * window)
+    if shift:
+        kinds = window_kinds(rows, columns, torch.device('cpu')).view(rows, columns).repeat(batch, 1)
+    else:
+        kinds = torch.zeros(batch * rows, columns, dtype=torch.long)
+    count = min(batch * rows, max(1, round(batch * height * width / tokens)))
+    return tuple(
+        _window_group(some_lines.flatten(), column, width, some_kinds)
+        for some_lines, some_kinds in zip(lines.tensor_split(count), kinds.tensor_split(count), strict=True)
+    )
+
+
+def _window_group(lines: Tensor, column: Tensor, width: int, kinds: Tensor) -> WindowGroup:
+    """The group of windows (rows, columns of them) over ``lines`` of the batch and ``column``s of the map."""
+    real = lines[lines >= 0]
+    starts = [i for i, y in enumerate(real.tolist()) if i == 0 or y != real[i - 1] + 1]
+    stops = [*starts[1:], len(real)]
+    pieces = tuple(
+        (int(real[a]) * width, int(real[b - 1] + 1) * width) for a, b in zip(starts, stops, strict=True)
+    )
+
+    is_token = (lines >= 0)[:, None] & (column < width)[None, :]
+    sources = (torch.cumsum(lines >= 0, 0) - 1)[:, None] * width + column[None, :]
+    grid = torch.stack([sources.where(is_token, 0), is_token], dim=-1).unsqueeze(0)
+    by_window = split_windows(grid, len(lines) // len(kinds))
+    kinds = kinds.flatten()
+    frequency = kinds.bincount(minlength=4)
+    order = torch.sort(4 * frequency[kinds] + kinds, descending=True, stable=True).indices
+    sources, is_token = by_window[order].flatten(0, 1).unbind(-1)
+
+    taken = is_token.nonzero().squeeze(1)
+    places = torch.empty_like(taken)
+    places[sources[taken]] = taken
+    runs, lengths = kinds[order].unique_consecutive(return_counts=True)
+    ends = lengths.cumsum(0)
+    spans = tuple(zip(runs.tolist(), (ends - lengths).tolist(), ends.tolist(), strict=True))
+    return WindowGroup(pieces, sources.contiguous(), (is_token == 0).nonzero().squeeze(1), places, spans)

@@ -1,0 +1,134 @@
+"""A Swin block on the CPU without autograd, a few rows of windows at a time.
+
+Computed whole, a block writes and reads some thirty tensors of the map's size, and that is half of its
+time. Here a group of windows goes through the whole block before the next one begins, in buffers that all
+groups share. What else differs from ``SwinBlock.forward``, all exact in real arithmetic:
+
+- Pads are not projected: their k and v are the biases of k and v.
+- The bias of k adds the same to all logits of a query, which the softmax ignores, and weights that sum to 1
+  carry the bias of v through to the output, so it joins the bias of ``proj``. A pad's k and v are then 0.
+- Windows of one kind share one bias (nH, N, N), and attend in one call.
+- The last product of either branch is added to the residual as it is computed.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
+
+from swin_dense.models.attention import WindowAttention, WindowAttentionV2
+from swin_dense.models.windows import WindowGroup, window_groups
+
+TOKENS = 4096  # of a group: few enough for the cache, many enough for the matrix products
+PLAIN = (nn.LayerNorm, nn.Linear, nn.Dropout, nn.Identity, nn.ReLU, nn.Sequential, StochasticDepth)
+
+
+def serves(block: nn.Module, x: Tensor) -> bool:
+    """Whether ``forward`` may stand in for the block: on the CPU, in evaluation, with no gradient to come."""
+    return not torch.is_grad_enabled() and not block.training and is_plain(block, x)
+
+
+def is_plain(block: nn.Module, x: Tensor) -> bool:
+    """Whether x is on the CPU, and nothing looks into the block or has replaced a part of it.
+
+    Such as hooks, adapters, quantised layers, autocast, ``torch.compile`` and tracing.
+    """
+    return (
+        x.device.type == 'cpu'
+        and x.dtype in (torch.float32, torch.float64)
+        and x.dtype == block.norm1.weight.dtype
+        and not torch.is_autocast_enabled('cpu')
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and all(_is_plain_part(part) for child in block.children() for part in child.modules())
+    )
+
+
+def _is_plain_part(part: nn.Module) -> bool:
+    ours = type(part).__module__.startswith('swin_dense.')
+    return (ours or type(part) in PLAIN) and not part._forward_hooks and not part._forward_pre_hooks
+
+
+def forward(block: nn.Module, x: Tensor) -> Tensor:
+    """(B, H, W, C) -> the same shape, what ``block(x)`` is.
+
+    Args:
+        block: a ``SwinBlock`` or ``SwinBlockV2``.
+        x: the map.
+    """
+    batch, height, width, channels = x.shape
+    tokens = x.reshape(-1, channels)
+    result = torch.empty_like(tokens)
+    biases, output_bias = block.biases(), _output_bias(block)
+    groups = window_groups(batch, height, width, block.window_size, block.shift, TOKENS)
+    most = max(len(group.places) for group in groups)
+    qkv, hidden = tokens.new_empty(most, 3 * channels), tokens.new_empty(most, block.mlp.fc1.out_features)
+    for group in groups:
+        part = group.take(tokens)
+        attended = _attend(block, part, group, biases, qkv[: len(part)])
+        group.put(result, _finish(block, part, attended, output_bias, hidden[: len(part)]))
+    return result.view(x.shape)
+
+
+def _attend(block: nn.Module, x: Tensor, group: WindowGroup, biases: Tensor, qkv: Tensor) -> Tensor:
+    """(n, C) tokens -> (n, C) what the heads make of them, before ``proj`` and without the bias of v."""
+    attn = block.attn
+    query_bias, _ = attn.query_and_value_bias()
+    torch.mm(block.norm1(x) if block.pre_norm else x, attn.qkv.weight.t(), out=qkv)
+    if query_bias is not None:
+        qkv[:, : x.size(1)] += query_bias
+    if isinstance(attn, WindowAttentionV2):
+        _make_cosine(attn, qkv)
+    return attend_by_kind(attn, group, qkv, biases)
+
+
+def attend_by_kind(
+    attn: WindowAttention | WindowAttentionV2, group: WindowGroup, qkv: Tensor, biases: Tensor
+) -> Tensor:
+    """(n, 3C) q, k, v of a group's tokens, (kinds, nH, N, N) biases -> (n, C) weighted means of v."""
+    channels = qkv.size(1) // 3
+    windows = group.to_windows(qkv).view(
+        -1, attn.window_size**2, 3, attn.num_heads, channels // attn.num_heads
+    )
+    query, key, value = windows.permute(2, 0, 3, 1, 4)
+    scale = 1.0 if isinstance(attn, WindowAttentionV2) else None
+    # all windows as the most frequent kind, then those of the other kinds once more
+    kind = group.kinds[0][0]
+    out = F.scaled_dot_product_attention(query, key, value, biases[kind : kind + 1], scale=scale)
+    for kind, first, last in group.kinds[1:]:
+        some = slice(first, last)
+        out[some] = F.scaled_dot_product_attention(
+            query[some], key[some], value[some], biases[kind : kind + 1], scale=scale
+        )
+    return group.from_windows(out.transpose(1, 2).reshape(-1, channels))
+
+
+def _make_cosine(attn: WindowAttentionV2, qkv: Tensor) -> None:
+    """Give q and k of (n, 3C) the length 1, and q the logit scale as well; 0 stays 0."""
+    heads = qkv.view(len(qkv), 3, attn.num_heads, -1)[:, :2]
+    length = torch.linalg.vector_norm(heads, dim=-1, keepdim=True)
+    factor = length.masked_fill_(length == 0, 1).reciprocal_()
+    factor[:, 0] *= attn.scale().squeeze(1)
+    heads *= factor
+
+
+def _output_bias(block: nn.Module) -> Tensor:
+    """(C,) the bias of ``proj``, with that of v carried through."""
+    attn = block.attn
+    _, value_bias = attn.query_and_value_bias()
+    return attn.proj.bias if value_bias is None else attn.proj.bias + attn.proj.weight @ value_bias
+
+
+def _finish(block: nn.Module, x: Tensor, attended: Tensor, bias: Tensor, hidden: Tensor) -> Tensor:
+    """(n, C) what the block makes of x (n, C); fills ``hidden`` on the way."""
+    attn, mlp = block.attn, block.mlp
+    if block.pre_norm:
+        x = torch.add(x, bias).addmm_(attended, attn.proj.weight.t())
+    else:
+        x = x + block.norm1(torch.addmm(bias, attended, attn.proj.weight.t()))
+    torch.mm(block.norm2(x) if block.pre_norm else x, mlp.fc1.weight.t(), out=hidden)
+    hidden += mlp.fc1.bias
+    torch.ops.aten.gelu_(hidden)
+    if block.pre_norm:
+        return x.add_(mlp.fc2.bias).addmm_(hidden, mlp.fc2.weight.t())
+    return block.norm3(x.add_(block.norm2(torch.addmm(mlp.fc2.bias, hidden, mlp.fc2.weight.t()))))

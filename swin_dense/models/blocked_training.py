@@ -1,0 +1,225 @@
+"""A Swin v1 block on the CPU with its gradient, a few rows of windows at a time.
+
+Autograd keeps some 17 tensors of the map's size for each block. This keeps nine: x, q, k, v, what the
+heads make of them, and the hidden layer of the MLP before GELU, which has four times the channels. The
+norms, GELU and the attention weights are computed again in the backward pass, group by group.
+q, k, v and pads are handled as in ``blocked.py``, which this reads on from.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from swin_dense.models import blocked
+from swin_dense.models.attention import WindowAttention
+from swin_dense.models.windows import WindowGroup, window_groups
+
+ALL = [True, True, True]  # the gradients of a norm's input, weight and bias
+
+
+def serves(block: nn.Module, x: Tensor) -> bool:
+    """Whether ``forward`` may stand in for the block: v1 on the CPU, with a gradient and without dropout."""
+    dropout = block.mlp.drop.p or block.attn.proj_drop.p or block.attn.attn_drop
+    return (
+        torch.is_grad_enabled()
+        and block.pre_norm
+        and not (block.training and dropout)
+        and blocked.is_plain(block, x)
+    )
+
+
+class Weights(NamedTuple):
+    """The parameters of a block, in the order in which they are used."""
+
+    norm1_weight: Tensor
+    norm1_bias: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    proj: Tensor
+    proj_bias: Tensor
+    norm2_weight: Tensor
+    norm2_bias: Tensor
+    fc1: Tensor
+    fc1_bias: Tensor
+    fc2: Tensor
+    fc2_bias: Tensor
+
+    @classmethod
+    def of(cls, block: nn.Module) -> 'Weights':
+        attn, mlp = block.attn, block.mlp
+        layers = (block.norm1, attn.qkv, attn.proj, block.norm2, mlp.fc1, mlp.fc2)
+        return cls(*(parameter for layer in layers for parameter in (layer.weight, layer.bias)))
+
+
+def forward(block: nn.Module, x: Tensor) -> Tensor:
+    """(B, H, W, C) -> the same shape, what ``block(x)`` is."""
+    batch, height, width, channels = x.shape
+    keeps: list[Tensor | None] = [None, None]
+    if block.training and block.drop_path.p:
+        ones = x.new_ones(batch, 1)
+        keeps = [block.drop_path(ones).repeat_interleave(height * width, 0) for _ in keeps]
+    groups = window_groups(batch, height, width, block.window_size, block.shift, blocked.TOKENS)
+    tokens = x.reshape(-1, channels)
+    return _Block.apply(tokens, block.biases(), *keeps, block.attn, groups, *Weights.of(block)).view(x.shape)
+
+
+class _Block(torch.autograd.Function):
+    """(B * H * W, C) -> the same shape; ``keep1`` and ``keep2`` are the branches' factors (B * H * W, 1)."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        x: Tensor,
+        biases: Tensor,
+        keep1: Tensor | None,
+        keep2: Tensor | None,
+        attn: WindowAttention,
+        groups: tuple[WindowGroup, ...],
+        *parameters: Tensor | None,
+    ) -> Tensor:
+        weights = Weights(*parameters)
+        total, channels = x.shape
+        result, attended = torch.empty_like(x), torch.empty_like(x)
+        qkv, hidden = x.new_empty(total, 3 * channels), x.new_empty(total, len(weights.fc1))
+        for group, rows in _with_rows(groups):
+            part = group.take(x)
+            normed, *_ = _norm(part, weights.norm1_weight, weights.norm1_bias)
+            torch.mm(normed, weights.qkv.t(), out=qkv[rows])
+            if weights.qkv_bias is not None:
+                qkv[rows, :channels] += weights.qkv_bias[:channels]
+            attended[rows] = blocked.attend_by_kind(attn, group, qkv[rows], biases)
+            middle = _middle(part, attended[rows], group, keep1, weights)
+            normed, *_ = _norm(middle, weights.norm2_weight, weights.norm2_bias)
+            torch.addmm(weights.fc1_bias, normed, weights.fc1.t(), out=hidden[rows])
+            branch = torch.addmm(weights.fc2_bias, F.gelu(hidden[rows]), weights.fc2.t())
+            group.put(result, middle.add_(_scaled(branch, group, keep2)))
+        ctx.save_for_backward(x, biases, keep1, keep2, qkv, attended, hidden, *parameters)
+        ctx.attn, ctx.groups = attn, groups
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, biases, keep1, keep2, qkv, attended, hidden, *parameters = ctx.saved_tensors
+        weights = Weights(*parameters)
+        grads = Weights(*(None if p is None else torch.zeros_like(p) for p in parameters))
+        grad_x, grad_biases = torch.empty_like(x), torch.zeros_like(biases)
+        for group, rows in _with_rows(ctx.groups):
+            part = group.take(x)
+            middle = _middle(part, attended[rows], group, keep1, weights)
+            grad_out = group.take(grad)
+            grad_middle = grad_out + _mlp_backward(
+                _scaled(grad_out, group, keep2), middle, hidden[rows], weights, grads
+            )
+            branch = _scaled(grad_middle, group, keep1)
+            grads.proj.addmm_(branch.t(), attended[rows])
+            grads.proj_bias.add_(branch.sum(0))
+            grad_qkv = _attention_backward(
+                ctx.attn, group, branch @ weights.proj, qkv[rows], biases, grad_biases
+            )
+            grad_part = _qkv_backward(grad_qkv, part, weights, grads)
+            group.put(grad_x, grad_part.add_(grad_middle))
+        _value_bias_backward(weights, grads)
+        return grad_x, grad_biases, None, None, None, None, *grads
+
+
+def _with_rows(groups: tuple[WindowGroup, ...]) -> Iterator[tuple[WindowGroup, slice]]:
+    """Each group with the rows where its tokens are kept."""
+    start = 0
+    for group in groups:
+        stop = start + len(group.places)
+        yield group, slice(start, stop)
+        start = stop
+
+
+def _norm(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The normed x (n, C), the means and the inverse deviations."""
+    return torch.native_layer_norm(x, (x.size(1),), weight, bias, 1e-5)
+
+
+def _scaled(branch: Tensor, group: WindowGroup, keep: Tensor | None) -> Tensor:
+    return branch if keep is None else branch * group.take(keep)
+
+
+def _middle(x: Tensor, attended: Tensor, group: WindowGroup, keep: Tensor | None, weights: Weights) -> Tensor:
+    """(n, C) what lies between the two branches."""
+    bias = weights.proj_bias
+    if weights.qkv_bias is not None:
+        bias = torch.addmv(bias, weights.proj, weights.qkv_bias[2 * x.size(1) :])
+    return x + _scaled(torch.addmm(bias, attended, weights.proj.t()), group, keep)
+
+
+def _mlp_backward(grad: Tensor, x: Tensor, hidden: Tensor, weights: Weights, grads: Weights) -> Tensor:
+    """Gradient of x (n, C), the input of norm2, from that of the branch's output; adds to ``grads``."""
+    normed, mean, scale = _norm(x, weights.norm2_weight, weights.norm2_bias)
+    grads.fc2.addmm_(grad.t(), F.gelu(hidden))
+    grads.fc2_bias.add_(grad.sum(0))
+    grad_hidden = torch.ops.aten.gelu_backward(grad @ weights.fc2, hidden)
+    grads.fc1.addmm_(grad_hidden.t(), normed)
+    grads.fc1_bias.add_(grad_hidden.sum(0))
+    grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
+        grad_hidden @ weights.fc1, x, (x.size(1),), mean, scale, weights.norm2_weight, weights.norm2_bias, ALL
+    )
+    grads.norm2_weight.add_(grad_weight)
+    grads.norm2_bias.add_(grad_bias)
+    return grad_x
+
+
+def _attention_backward(
+    attn: WindowAttention, group: WindowGroup, grad: Tensor, qkv: Tensor, biases: Tensor, grad_biases: Tensor
+) -> Tensor:
+    """Gradient of qkv (n, 3C) from that of the weighted means (n, C); adds to ``grad_biases``."""
+    channels = grad.size(1)
+    size = (attn.num_heads, channels // attn.num_heads)  # nH, d
+
+    def by_head(tokens: Tensor) -> Tensor:  # (n, k * C) -> (k, nW * nH, N, d)
+        windows = group.to_windows(tokens).view(-1, attn.window_size**2, tokens.size(1) // channels, *size)
+        return windows.permute(2, 0, 3, 1, 4).flatten(1, 2).contiguous()
+
+    query, key, value = by_head(qkv)
+    grad = by_head(grad)[0]
+    query *= size[-1] ** -0.5
+    weights = torch.bmm(query, key.transpose(1, 2))
+    by_window = weights.view(-1, attn.num_heads, *weights.shape[1:])
+    for kind, first, last in group.kinds:
+        by_window[first:last] += biases[kind]
+    weights = weights.softmax(-1)
+    grad_value = torch.bmm(weights.transpose(1, 2), grad)
+    grad_logits = torch._softmax_backward_data(
+        torch.bmm(grad, value.transpose(1, 2)), weights, -1, grad.dtype
+    )
+    by_window = grad_logits.view(by_window.shape)
+    for kind, first, last in group.kinds:
+        grad_biases[kind] += by_window[first:last].sum(0)
+    grad_query = torch.bmm(grad_logits, key).mul_(size[-1] ** -0.5)
+    grad_key = torch.bmm(grad_logits.transpose(1, 2), query)
+    heads = torch.stack([grad_query, grad_key, grad_value])
+    windows = heads.unflatten(1, (-1, attn.num_heads)).permute(1, 3, 0, 2, 4)  # (nW, N, 3, nH, d)
+    return group.from_windows(windows.reshape(-1, 3 * channels))
+
+
+def _qkv_backward(grad: Tensor, x: Tensor, weights: Weights, grads: Weights) -> Tensor:
+    """Gradient of x (n, C), the input of norm1, from that of qkv (n, 3C); adds to ``grads``."""
+    channels = x.size(1)
+    normed, mean, scale = _norm(x, weights.norm1_weight, weights.norm1_bias)
+    grads.qkv.addmm_(grad.t(), normed)
+    if grads.qkv_bias is not None:
+        grads.qkv_bias[:channels] += grad[:, :channels].sum(0)
+    grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
+        grad @ weights.qkv, x, (channels,), mean, scale, weights.norm1_weight, weights.norm1_bias, ALL
+    )
+    grads.norm1_weight.add_(grad_weight)
+    grads.norm1_bias.add_(grad_bias)
+    return grad_x
+
+
+def _value_bias_backward(weights: Weights, grads: Weights) -> None:
+    """What the bias of v, carried through ``proj``, gives and gets; that of k changes nothing."""
+    if weights.qkv_bias is not None:
+        channels = len(weights.proj)
+        grads.proj.addr_(grads.proj_bias, weights.qkv_bias[2 * channels :])
+        grads.qkv_bias[2 * channels :] = grads.proj_bias @ weights.proj
