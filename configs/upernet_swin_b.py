@@ -6,6 +6,9 @@ _base_ = [
     'mmseg::swin/swin-base-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
     '_base_/swin_base.py',
 ]
-model = dict(backbone=_base_.backbone)
+model = dict(
+    backbone=_base_.backbone,
+    decode_head=dict(type='swin_dense.UPerHead'),
+)
 checkpoint_file = None  # the host's own weights, on a server that is gone
 auto_scale_lr = dict(enable=True, base_batch_size=16)  # lr 6e-5 is for 8 x 2 images

@@ -6,7 +6,10 @@ _base_ = [
     'mmseg::swin/swin-small-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
     '_base_/swinv2_small.py',
 ]
-model = dict(backbone=dict(_base_.backbone, drop_path_rate=0.3))
+model = dict(
+    backbone=dict(_base_.backbone, drop_path_rate=0.3),
+    decode_head=dict(type='swin_dense.UPerHead'),
+)
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.no_decay))
 checkpoint_file = None  # the host's own weights, on a server that is gone
 auto_scale_lr = dict(enable=True, base_batch_size=16)  # lr 6e-5 is for 8 x 2 images

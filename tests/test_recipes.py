@@ -94,6 +94,10 @@ def test_nothing_but_the_backbone_and_the_neck_differs(recipe: str):
         allowed.add('model.neck.type')
         assert mine['model']['neck']['type'] == 'swin_dense.FPN'
         assert theirs['model']['neck']['type'] == 'FPN'
+    if 'decode_head' in mine['model']:
+        allowed.add('model.decode_head.type')
+        assert mine['model']['decode_head']['type'] == 'swin_dense.UPerHead'
+        assert theirs['model']['decode_head']['type'] == 'UPerHead'
     if '_amp-' in RECIPES[recipe]:  # ours leaves the precision to --amp
         allowed.add('optim_wrapper.type')
         assert mine['optim_wrapper']['type'] == 'OptimWrapper'

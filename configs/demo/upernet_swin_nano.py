@@ -12,7 +12,9 @@ width = 64  # channels of the pyramid and of every head
 model = dict(
     data_preprocessor=dict(size=size),
     backbone=_base_.backbone,
-    decode_head=dict(in_channels=_base_.channels, channels=width, dropout_ratio=0.0),
+    decode_head=dict(
+        type='swin_dense.UPerHead', in_channels=_base_.channels, channels=width, dropout_ratio=0.0
+    ),
     auxiliary_head=dict(in_channels=_base_.channels[2], channels=width),
 )
 train_pipeline = [

@@ -28,18 +28,22 @@ def serves(block: nn.Module, x: Tensor) -> bool:
     return not torch.is_grad_enabled() and not block.training and is_plain(block, x)
 
 
-def is_plain(block: nn.Module, x: Tensor) -> bool:
-    """Whether x is on the CPU, and nothing looks into the block or has replaced a part of it.
-
-    Such as hooks, adapters, quantised layers, autocast, ``torch.compile`` and tracing.
-    """
+def is_eager_on_cpu(x: Tensor) -> bool:
+    """Whether x is computed on the CPU, now and in its own precision: no autocast, compiling or tracing."""
     return (
         x.device.type == 'cpu'
         and x.dtype in (torch.float32, torch.float64)
-        and x.dtype == block.norm1.weight.dtype
         and not torch.is_autocast_enabled('cpu')
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
+    )
+
+
+def is_plain(block: nn.Module, x: Tensor) -> bool:
+    """Whether nothing looks into the block or has replaced a part: hooks, adapters, quantised layers."""
+    return (
+        is_eager_on_cpu(x)
+        and x.dtype == block.norm1.weight.dtype
         and all(_is_plain_part(part) for child in block.children() for part in child.modules())
     )
 
