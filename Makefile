@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # spinning OpenMP threads that share a core stall each other: see swin_dense/hosts.py
 export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: demo test test-all check format matrix clean
+.PHONY: demo test test-all bench bench-all check format matrix clean
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
@@ -20,6 +21,13 @@ test: check
 # one after the other: some measure what the machine can do
 test-all: check
 	$(BIN)/python -m pytest
+
+# alone on the machine: both refuse to start beside anything else
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+bench-all: $(READY)
+	$(BIN)/python benchmarks/run.py --suite full
 
 check: $(READY)
 	$(BIN)/ruff check .

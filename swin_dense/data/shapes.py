@@ -143,7 +143,7 @@ def _fill(outline: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Dull noise at several scales, with lines and specks for clutter."""
-    base = rng.uniform(60, 170) + rng.normal(0, 15, 3)
+    base = rng.uniform(60, 170) + rng.normal(0, 12, 3)
     image = np.tile(base, (height, width, 1))
     for cells, strength in ((8, 35), (32, 20), (128, 12)):
         noise = rng.normal(0, strength, (cells, cells, 1)) + rng.normal(0, strength / 3, (cells, cells, 3))
@@ -206,7 +206,7 @@ def _annotation(instance: Instance, number: int, image_id: int) -> dict:
     }
 
 
-def write(root: Path, train: int = 100, val: int = 30, seed: int = 0) -> None:
+def write(root: Path, train: int = 90, val: int = 30, seed: int = 0) -> None:
     """Write the data set below ``root``: ``coco/`` and ``ade/``, each with its own copy of the images.
 
     Args:
@@ -244,7 +244,7 @@ def main() -> None:
     """Write the data set to the folder named on the command line."""
     parser = argparse.ArgumentParser(description='Write the built-in data set of shapes.')
     parser.add_argument('root', type=Path, help='folder to write coco/ and ade/ into')
-    parser.add_argument('--train', type=int, default=100, help='training scenes (default: 100)')
+    parser.add_argument('--train', type=int, default=90, help='training scenes (default: 90)')
     parser.add_argument('--val', type=int, default=30, help='validation scenes (default: 30)')
     parser.add_argument('--seed', type=int, default=0, help='another seed draws other scenes (default: 0)')
     args = parser.parse_args()

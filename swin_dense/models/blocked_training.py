@@ -82,6 +82,7 @@ class _Block(torch.autograd.Function):
         *parameters: Tensor | None,
     ) -> Tensor:
         weights = Weights(*parameters)
+        constant_biases = biases.detach()  # the fast attention kernel refuses a bias that wants a gradient
         total, channels = x.shape
         result, attended = torch.empty_like(x), torch.empty_like(x)
         qkv, hidden = x.new_empty(total, 3 * channels), x.new_empty(total, len(weights.fc1))
@@ -91,7 +92,7 @@ class _Block(torch.autograd.Function):
             torch.mm(normed, weights.qkv.t(), out=qkv[rows])
             if weights.qkv_bias is not None:
                 qkv[rows, :channels] += weights.qkv_bias[:channels]
-            attended[rows] = blocked.attend_by_kind(attn, group, qkv[rows], biases)
+            attended[rows] = blocked.attend_by_kind(attn, group, qkv[rows], constant_biases)
             middle = _middle(part, attended[rows], group, keep1, weights)
             normed, *_ = _norm(middle, weights.norm2_weight, weights.norm2_bias)
             torch.addmm(weights.fc1_bias, normed, weights.fc1.t(), out=hidden[rows])
@@ -176,12 +177,12 @@ def _attention_backward(
     channels = grad.size(1)
     size = (attn.num_heads, channels // attn.num_heads)  # nH, d
 
-    def by_head(tokens: Tensor) -> Tensor:  # (n, k * C) -> (k, nW * nH, N, d)
+    def split_heads(tokens: Tensor) -> Tensor:  # (n, k * C) -> (k, nW * nH, N, d)
         windows = group.to_windows(tokens).view(-1, attn.window_size**2, tokens.size(1) // channels, *size)
         return windows.permute(2, 0, 3, 1, 4).flatten(1, 2).contiguous()
 
-    query, key, value = by_head(qkv)
-    grad = by_head(grad)[0]
+    query, key, value = split_heads(qkv)
+    grad = split_heads(grad)[0]
     query *= size[-1] ** -0.5
     weights = torch.bmm(query, key.transpose(1, 2))
     by_window = weights.view(-1, attn.num_heads, *weights.shape[1:])
@@ -197,9 +198,11 @@ def _attention_backward(
         grad_biases[kind] += by_window[first:last].sum(0)
     grad_query = torch.bmm(grad_logits, key).mul_(size[-1] ** -0.5)
     grad_key = torch.bmm(grad_logits.transpose(1, 2), query)
-    heads = torch.stack([grad_query, grad_key, grad_value])
-    windows = heads.unflatten(1, (-1, attn.num_heads)).permute(1, 3, 0, 2, 4)  # (nW, N, 3, nH, d)
-    return group.from_windows(windows.reshape(-1, 3 * channels))
+    windows = grad.new_empty(len(group.sources), 3, *size)
+    for i, by_head in enumerate((grad_query, grad_key, grad_value)):
+        to = windows[:, i].view(-1, attn.window_size**2, *size).transpose(1, 2)  # (nW, nH, N, d)
+        to.copy_(by_head.view(to.shape))
+    return group.from_windows(windows.flatten(1))
 
 
 def _qkv_backward(grad: Tensor, x: Tensor, weights: Weights, grads: Weights) -> Tensor:

@@ -29,15 +29,38 @@ def conv_of_resized(maps: Sequence[Tensor], weight: Tensor, align_corners: bool)
     Returns:
         (B, C_out, H, W), channels-last in memory.
     """
-    first, *others = maps
+    size = maps[0].shape[2:]
     parts = weight.split([x.size(1) for x in maps], dim=1)
+    at_own = [saves_products(x.shape, size, weight.size(2)) for x in maps]
+    enlarged = torch.cat(
+        [_enlarge(x, size, align_corners) for x, own in zip(maps, at_own, strict=True) if not own], 1
+    )
+    kernel = torch.cat([part for part, own in zip(parts, at_own, strict=True) if not own], 1)
     result = F.conv2d(
-        first.contiguous(memory_format=torch.channels_last), parts[0], padding=weight.size(2) // 2
+        enlarged.contiguous(memory_format=torch.channels_last), kernel, padding=weight.size(2) // 2
     )
     result = result.permute(0, 2, 3, 1).contiguous()  # (B, H, W, C_out)
-    for x, part in zip(others, parts[1:], strict=True):
-        result = _add_conv_of_resized(result, x, part, align_corners)
+    for x, part, own in zip(maps, parts, at_own, strict=True):
+        if own:
+            result = _add_conv_of_resized(result, x, part, align_corners)
     return result.permute(0, 3, 1, 2)
+
+
+def saves_products(shape: Sequence[int], size: Sequence[int], taps: int) -> bool:
+    """Whether a map (B, C, h, w) takes fewer multiplications at its own resolution than enlarged to H, W.
+
+    For each output channel and row of taps: K C H W directly; else K C h w, and K h w W + h H W to enlarge.
+    That pays off until the enlarged map is some two times as wide as C.
+    """
+    (_, channels, low_height, low_width), (height, width) = shape, size
+    low = low_height * low_width
+    return taps * (channels + width) * low + low_height * height * width < taps * channels * height * width
+
+
+def _enlarge(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    if x.shape[2:] == size:
+        return x
+    return F.interpolate(x, size, mode='bilinear', align_corners=align_corners)
 
 
 def _add_conv_of_resized(result: Tensor, x: Tensor, weight: Tensor, align_corners: bool) -> Tensor:
