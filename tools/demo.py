@@ -3,7 +3,7 @@
     python tools/demo.py
 
 Everything goes to ``work_dirs/demo``: the data, a run for each task, ``metrics.json`` and the pictures
-``detection.png`` and ``segmentation.png``. Two CPU cores take ten to twenty minutes.
+``detection.png`` and ``segmentation.png``. Two CPU cores take some twelve minutes.
 """
 
 import argparse

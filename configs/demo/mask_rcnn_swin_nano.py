@@ -1,7 +1,7 @@
 # Mask R-CNN, Swin-nano from scratch, the built-in shapes (or any small COCO folder with --data).
 #   python -m swin_dense.data.shapes data/shapes && python tools/train.py configs/demo/mask_rcnn_swin_nano.py
-# run time: one CPU core, 11 minutes
-# expected: mask mAP 0.55
+# run time: two CPU cores, 6 minutes
+# expected: mask mAP 0.66
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',

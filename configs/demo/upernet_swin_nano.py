@@ -1,7 +1,7 @@
 # UPerNet, Swin-nano from scratch, the built-in shapes (or any small ADE20K-style folder with --data).
 #   python -m swin_dense.data.shapes data/shapes && python tools/train.py configs/demo/upernet_swin_nano.py
-# run time: one CPU core, 10 minutes
-# expected: mIoU 0.74
+# run time: two CPU cores, 5 minutes
+# expected: mIoU 0.85
 _base_ = [
     'mmseg::_base_/models/upernet_swin.py',
     'mmseg::_base_/default_runtime.py',

@@ -24,8 +24,13 @@ PLAIN = (nn.LayerNorm, nn.Linear, nn.Dropout, nn.Identity, nn.ReLU, nn.Sequentia
 
 
 def serves(block: nn.Module, x: Tensor) -> bool:
-    """Whether ``forward`` may stand in for the block: on the CPU, in evaluation, with no gradient to come."""
-    return not torch.is_grad_enabled() and not block.training and is_plain(block, x)
+    """Whether ``forward`` may stand in for the block: on the CPU, in evaluation, no gradient to come."""
+    return not block.training and is_plain(block, x) and not wants_gradient(block, x)
+
+
+def wants_gradient(block: nn.Module, x: Tensor) -> bool:
+    """Whether a backward pass may come through the block; not where it is frozen, and all before it."""
+    return torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in block.parameters()))
 
 
 def is_eager_on_cpu(x: Tensor) -> bool:

@@ -25,10 +25,10 @@ def serves(block: nn.Module, x: Tensor) -> bool:
     """Whether ``forward`` may stand in for the block: v1 on the CPU, with a gradient and without dropout."""
     dropout = block.mlp.drop.p or block.attn.proj_drop.p or block.attn.attn_drop
     return (
-        torch.is_grad_enabled()
-        and block.pre_norm
+        block.pre_norm
         and not (block.training and dropout)
         and blocked.is_plain(block, x)
+        and blocked.wants_gradient(block, x)
     )
 
 

@@ -17,7 +17,14 @@ from torchvision.ops import StochasticDepth
 
 from swin_dense.models import blocked, blocked_training
 from swin_dense.models.attention import WindowAttention, WindowAttentionV2
-from swin_dense.models.windows import join_windows, pad_to_multiple, shift_masks, split_windows, window_kinds
+from swin_dense.models.windows import (
+    join_windows,
+    missing,
+    pad_to_multiple,
+    shift_masks,
+    split_windows,
+    window_kinds,
+)
 from swin_dense.registry import MODELS
 
 PATCH = 4  # stride of C2; every following stage halves the resolution
@@ -33,8 +40,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, ceil(H/4), ceil(W/4), dim); zero pads at the bottom and right."""
-        bottom, right = -image.size(2) % PATCH, -image.size(3) % PATCH
-        if bottom or right:
+        bottom, right = missing(image.size(2), PATCH), missing(image.size(3), PATCH)
+        if torch.compiler.is_compiling() or bottom or right:
             image = F.pad(image, (0, right, 0, bottom))
         return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
@@ -108,7 +115,9 @@ class SwinBlock(nn.Module):
         x = join_windows(windows, self.window_size, padded_height, padded_width)
         if self.shift:
             x = x.roll((self.shift, self.shift), dims=(1, 2))
-        return x[:, :height, :width]
+        x = x[:, :height, :width]
+        # compiled, one graph serves sizes with pads and without: their layouts in memory differ
+        return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_compiling() else x
 
     def biases(self) -> Tensor:
         """What is added to the attention logits: position bias, and in shifted blocks the mask.

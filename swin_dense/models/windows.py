@@ -18,11 +18,18 @@ MASKED = -100.0
 # The cached functions leave inference mode: a tensor made in it could never serve training later.
 
 
+def missing(size: int, multiple: int) -> int:
+    """How much ``size`` lacks to a multiple: by division, as torch.compile cannot reason about remainders."""
+    return (size + multiple - 1) // multiple * multiple - size
+
+
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zero-pad (B, H, W, C) at the bottom and right until ``multiple`` divides H and W."""
-    height, width = x.shape[1:3]
-    bottom, right = -height % multiple, -width % multiple
-    return F.pad(x, (0, 0, 0, right, 0, bottom)) if bottom or right else x
+    bottom, right = missing(x.size(1), multiple), missing(x.size(2), multiple)
+    # compiled, one graph serves sizes with pads and without
+    if torch.compiler.is_compiling() or bottom or right:
+        return F.pad(x, (0, 0, 0, right, 0, bottom))
+    return x
 
 
 def split_windows(x: Tensor, window: int) -> Tensor:

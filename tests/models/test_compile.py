@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from swin_dense.models import SwinTransformer, SwinTransformerV2
 from tests.references.swin_weights import SMALL, randomise
 
-SIZES = [(96, 130), (64, 64), (97, 61), (200, 120)]
+SIZES = [
+    (260, 300),
+    (448, 320),
+    (333, 257),
+    (280, 350),
+]  # C5 is wider than a window of 8: torch treats sizes of 1 apart
 both_versions = pytest.mark.parametrize('kind', [SwinTransformer, SwinTransformerV2])
 
 
@@ -39,7 +44,7 @@ def counting(compiled: list[int]) -> Callable:
 
 
 @both_versions
-@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('training', [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_one_graph_serves_every_size(kind: type[nn.Module], training: bool):
     model = built(kind).train(training)
     compiled: list[int] = []

@@ -2,7 +2,8 @@
 
 The measure of a difference is the largest absolute difference of a tensor over the largest absolute
 value of the reference tensor. The gate is 1e-10 in double and 1e-5 in single precision, for every
-output, the gradient of the image and that of every parameter.
+output, the gradient of the image and that of every parameter. On the CPU a block is computed in one of
+three ways: in evaluation without gradients, with gradients, and plainly. All three pass the gate.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from mmdet.models.backbones import SwinTransformer as MMDetSwin
 from torch import Tensor, nn
 
 from swin_dense.models import SwinTransformer
+from tests.models.blocks import plain_path
 from tests.references.swin_weights import SMALL, TINY, random_swin, to_mmdet
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -103,6 +105,12 @@ def run(model: nn.Module, image: Tensor) -> Results:
     )
 
 
+def inferred(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    """The outputs in evaluation mode and without gradients."""
+    with torch.no_grad():
+        return {f'output {i}': x for i, x in enumerate(model.eval()(image))}
+
+
 def worst(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> tuple[float, str]:
     """The largest relative difference and the name of its tensor."""
     assert set(ours) == set(theirs)
@@ -122,16 +130,55 @@ def case_and_reference(request: pytest.FixtureRequest) -> tuple[Case, Results]:
     return case, run(mmdet_swin(ours, **case.arguments), image_of(case))
 
 
+def assert_close(results: Results, reference: Results, tolerance: float = 1e-10) -> None:
+    difference, name = worst(results.outputs, reference.outputs)
+    assert difference <= tolerance, name
+    difference, name = worst(to_mmdet(results.gradients), reference.gradients)
+    assert difference <= tolerance, name
+
+
+def compare(ours: SwinTransformer, theirs: MMDetSwin, image: Tensor) -> None:
+    """Outputs, gradients, and outputs without gradients, in double precision."""
+    reference = run(theirs, image)
+    assert_close(run(ours, image), reference)
+    difference, name = worst(inferred(ours, image), reference.outputs)
+    assert difference <= 1e-10, name
+
+
 @pytest.mark.parametrize('with_cp', [False, True], ids=['stored', 'with_cp'])
 def test_outputs_and_gradients(case_and_reference: tuple[Case, Results], with_cp: bool):
     case, reference = case_and_reference
     model = random_swin(**case.arguments, with_cp=with_cp).to(case.dtype)
-    results = run(model, image_of(case))
-    results.gradients = to_mmdet(results.gradients)
+    assert_close(run(model, image_of(case)), reference, TOLERANCE[case.dtype])
+
+
+def test_outputs_without_gradients(case_and_reference: tuple[Case, Results]):
+    case, reference = case_and_reference
+    model = random_swin(**case.arguments).to(case.dtype)
+    difference, name = worst(inferred(model, image_of(case)), reference.outputs)
+    assert difference <= TOLERANCE[case.dtype], name
+
+
+PLAIN_CASES = [
+    Case(224, 224, 2),
+    Case(33, 47, 2, window=12),
+    Case(1, 1),
+    Case(130, 151),
+    Case(150, 98, 2, window=4),
+    Case(224, 224, 1, dtype=torch.float32),
+]
+
+
+@pytest.mark.parametrize('case', PLAIN_CASES, ids=str)
+def test_plain_path(case: Case):
+    """What blocks compute on other devices, under autocast and when they are compiled."""
+    ours = random_swin(**case.arguments).to(case.dtype)
+    image = image_of(case)
+    reference = run(mmdet_swin(ours, **case.arguments), image)
     tolerance = TOLERANCE[case.dtype]
-    difference, name = worst(results.outputs, reference.outputs)
-    assert difference <= tolerance, name
-    difference, name = worst(results.gradients, reference.gradients)
+    with plain_path():
+        assert_close(run(ours, image), reference, tolerance)
+        difference, name = worst(inferred(ours, image), reference.outputs)
     assert difference <= tolerance, name
 
 
@@ -140,9 +187,7 @@ def test_both_with_checkpointing():
     case = Case(96, 130, batch=2)
     ours = random_swin(**case.arguments, with_cp=True)
     theirs = mmdet_swin(ours, **case.arguments, with_cp=True)
-    results, reference = run(ours, image_of(case)), run(theirs, image_of(case))
-    assert worst(results.outputs, reference.outputs)[0] <= 1e-10
-    assert worst(to_mmdet(results.gradients), reference.gradients)[0] <= 1e-10
+    compare(ours, theirs, image_of(case))
 
 
 def test_mask_is_minus_100_and_not_infinity():
@@ -153,9 +198,7 @@ def test_mask_is_minus_100_and_not_infinity():
         for block in (block for stage in ours.layers for block in stage.blocks):
             block.attn.relative_position_bias_table.mul_(100)
     theirs = mmdet_swin(ours, **case.arguments)
-    results, reference = run(ours, image_of(case)), run(theirs, image_of(case))
-    assert worst(results.outputs, reference.outputs)[0] <= 1e-10
-    assert worst(to_mmdet(results.gradients), reference.gradients)[0] <= 1e-10
+    compare(ours, theirs, image_of(case))
 
 
 def test_without_qkv_bias_and_other_mlp_ratio():
@@ -164,18 +207,14 @@ def test_without_qkv_bias_and_other_mlp_ratio():
     ours = random_swin(**arguments)
     theirs = mmdet_swin(ours, **arguments)
     image = torch.randn(1, 5, 130, 150, dtype=torch.float64)
-    results, reference = run(ours, image), run(theirs, image)
-    assert worst(results.outputs, reference.outputs)[0] <= 1e-10
-    assert worst(to_mmdet(results.gradients), reference.gradients)[0] <= 1e-10
+    compare(ours, theirs, image)
 
 
 def test_absolute_position_embedding_at_its_own_size():
     case = Case(224, 224)
     ours = random_swin(**case.arguments, pretrain_img_size=224)
     theirs = mmdet_swin(ours, **case.arguments, use_abs_pos_embed=True, pretrain_img_size=224)
-    results, reference = run(ours, image_of(case)), run(theirs, image_of(case))
-    assert worst(results.outputs, reference.outputs)[0] <= 1e-10
-    assert worst(to_mmdet(results.gradients), reference.gradients)[0] <= 1e-10
+    compare(ours, theirs, image_of(case))
 
 
 @pytest.mark.parametrize('out_indices', [(0, 1), (1, 2), (3,)])

@@ -9,7 +9,8 @@ timm and torchvision are classifiers: our output norms are applied to their stag
 keep the coordinates in single precision, which the double precision comparisons replace.
 
 The measure is the largest absolute difference of a tensor over the largest absolute value of the
-reference tensor, for every output, the gradient of the image and that of every parameter.
+reference tensor, for every output, the gradient of the image and that of every parameter, and for the
+outputs once more in evaluation without gradients, which the CPU computes in another way.
 """
 
 from collections.abc import Callable
@@ -196,6 +197,9 @@ def compare(
     values, gradients = evaluate(ours(image), image, dict(ours.named_parameters()))
     assert_close(values, reference, dtype)
     assert_close(CONVERT[peer](gradients), reference_gradients, dtype)
+    with torch.no_grad():
+        outputs = {f'output {i}': x for i, x in enumerate(ours.eval()(image))}
+    assert_close(outputs, {name: reference[name] for name in outputs}, dtype)
 
 
 def assert_close(ours: StateDict, theirs: StateDict, dtype: torch.dtype) -> None:

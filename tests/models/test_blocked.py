@@ -1,0 +1,365 @@
+"""Blocks computed group by group of windows equal the plain ones, and stand back where they must."""
+
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from swin_dense.models import SwinTransformer, SwinTransformerV2, blocked
+from swin_dense.models.windows import (
+    WindowGroup,
+    pad_to_multiple,
+    split_windows,
+    window_groups,
+    window_kinds,
+)
+from tests.models.blocks import DIM, VERSIONS, block_of, inner_modules, plain_path, relative_difference
+from tests.references.swin_weights import randomise
+
+# batch, height, width, window, shift
+GEOMETRIES = [
+    (1, 7, 7, 7, 0),
+    (1, 7, 7, 7, 3),
+    (2, 14, 21, 7, 3),
+    (2, 8, 15, 7, 3),  # six lines of pads, which the shift of three spreads over two rows of windows
+    (3, 9, 5, 4, 2),
+    (3, 9, 5, 4, 0),
+    (1, 1, 1, 7, 3),
+    (2, 1, 30, 7, 3),
+    (2, 30, 1, 7, 0),
+    (2, 3, 5, 1, 0),
+    (3, 5, 4, 2, 1),
+    (1, 33, 47, 12, 6),
+]
+
+
+@pytest.mark.parametrize('tokens', [1, 40, 10**6])
+@pytest.mark.parametrize(('batch', 'height', 'width', 'window', 'shift'), GEOMETRIES)
+class TestWindowGroups:
+    @pytest.fixture
+    def numbers(self, batch: int, height: int, width: int) -> Tensor:
+        """(B * H * W, 1): each token's own number, from 1."""
+        return torch.arange(1, batch * height * width + 1).unsqueeze(1)
+
+    @pytest.fixture
+    def groups(
+        self, batch: int, height: int, width: int, window: int, shift: int, tokens: int
+    ) -> tuple[WindowGroup, ...]:
+        return window_groups(batch, height, width, window, shift, tokens)
+
+    def test_every_token_once(self, groups: tuple[WindowGroup, ...], numbers: Tensor):
+        taken = torch.cat([group.take(numbers) for group in groups])
+        assert torch.equal(taken.sort(dim=0).values, numbers)
+
+    def test_put_is_the_inverse_of_take(self, groups: tuple[WindowGroup, ...], numbers: Tensor):
+        result = torch.zeros_like(numbers)
+        for group in groups:
+            group.put(result, group.take(numbers))
+        assert torch.equal(result, numbers)
+
+    def test_from_windows_is_the_inverse_of_to_windows(
+        self, groups: tuple[WindowGroup, ...], numbers: Tensor
+    ):
+        for group in groups:
+            values = group.take(numbers)
+            assert torch.equal(group.from_windows(group.to_windows(values)), values)
+
+    def test_windows_and_kinds_are_those_of_the_rolled_map(
+        self,
+        groups: tuple[WindowGroup, ...],
+        numbers: Tensor,
+        batch: int,
+        height: int,
+        width: int,
+        window: int,
+        shift: int,
+    ):
+        padded = pad_to_multiple(numbers.view(batch, height, width, 1), window)
+        rows, columns = padded.size(1) // window, padded.size(2) // window
+        expected = split_windows(padded.roll((-shift, -shift), dims=(1, 2)), window).squeeze(2)
+        kinds = window_kinds(rows, columns, torch.device('cpu')).repeat(batch) * (shift > 0)
+        found = []
+        for group in groups:
+            windows = group.to_windows(group.take(numbers)).view(-1, window**2)
+            assert torch.equal((windows.flatten() == 0).nonzero().squeeze(1), group.pads)
+            assert [first for _, first, _ in group.kinds] == [0, *(last for *_, last in group.kinds[:-1])]
+            assert group.kinds[-1][2] == len(windows)
+            lengths = [last - first for _, first, last in group.kinds]
+            assert lengths == sorted(lengths, reverse=True)
+            assert len({kind for kind, *_ in group.kinds}) == len(group.kinds)
+            for kind, first, last in group.kinds:
+                found += [[kind, *some] for some in windows[first:last].tolist()]
+        wanted = [[kind, *some] for kind, some in zip(kinds.tolist(), expected.tolist(), strict=True)]
+        assert sorted(found) == sorted(wanted)
+
+    def test_number_of_groups(
+        self,
+        groups: tuple[WindowGroup, ...],
+        batch: int,
+        height: int,
+        width: int,
+        window: int,
+        tokens: int,
+    ):
+        rows = batch * -(-height // window)
+        assert len(groups) == {1: rows, 40: len(groups), 10**6: 1}[tokens]
+        # whole rows of windows, shared out evenly; a row may be larger than what was asked for
+        sizes = [len(group.sources) for group in groups]
+        row = -(-width // window) * window**2
+        assert max(sizes) - min(sizes) <= row
+        assert max(len(group.places) for group in groups) <= 1.5 * tokens + row
+
+
+def test_a_group_of_one_piece_is_not_copied():
+    tokens = torch.randn(28 * 28, 3)
+    for group in window_groups(1, 28, 28, 7, 0, 7 * 28):
+        assert len(group.pieces) == 1
+        assert group.take(tokens).untyped_storage().data_ptr() == tokens.untyped_storage().data_ptr()
+
+
+def test_geometry_made_in_inference_mode_serves_training_later():
+    with torch.inference_mode():
+        group = window_groups(1, 23, 29, 7, 3, 123)[0]
+    assert not any(x.is_inference() for x in (group.sources, group.pads, group.places))
+
+
+def spy() -> mock.Mock:
+    """Stands in for ``blocked.forward``, computes the same and counts."""
+    return mock.patch.object(blocked, 'forward', side_effect=blocked.forward)
+
+
+BLOCKS = [
+    # size of the map, arguments of the block
+    ((1, 14, 21), dict()),
+    ((1, 14, 21), dict(shifted=False)),
+    ((3, 8, 15), dict()),
+    ((3, 9, 13), dict(shifted=False)),
+    ((2, 1, 1), dict()),
+    ((2, 3, 40), dict(qkv_bias=False)),
+    ((1, 40, 3), dict(num_heads=1)),
+    ((3, 9, 5), dict(window=2)),
+    ((3, 9, 5), dict(window=1)),
+    ((2, 9, 5), dict(window=1, shifted=False, num_heads=8)),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('tokens', [1, 50, blocked.TOKENS])
+@pytest.mark.parametrize(('size', 'arguments'), BLOCKS)
+@pytest.mark.parametrize('version', VERSIONS)
+def test_equals_the_plain_block(
+    version: str, size: tuple[int, ...], arguments: dict, tokens: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(blocked, 'TOKENS', tokens)
+    block, x = block_of(version, **arguments), torch.randn(*size, DIM, dtype=torch.float64)
+    before = x.clone()
+    with spy() as forward:
+        result = block(x)
+    assert forward.called
+    assert torch.equal(x, before)
+    with plain_path():
+        assert relative_difference(result, block(x)) <= 1e-12
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('version', VERSIONS)
+def test_strided_maps(version: str):
+    block = block_of(version)
+    x = torch.randn(2, 16, 24, DIM, dtype=torch.float64)
+    strided = {
+        'channels first': x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1),
+        'every second': x.repeat_interleave(2, 1)[:, ::2],
+        'part': torch.cat([x, x], dim=2)[:, :, :24],
+        'expanded': x[:1, :, :1].expand(2, -1, 24, -1),
+    }
+    for name, view in strided.items():
+        before = view.clone()
+        assert not view.is_contiguous()
+        assert relative_difference(block(view), block(before)) <= 1e-14, name
+        assert torch.equal(view, before), name
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+class TestServes:
+    @torch.no_grad()
+    def test_in_evaluation_without_gradients(self, version: str):
+        for dtype in (torch.float32, torch.float64):
+            assert blocked.serves(block_of(version).to(dtype), torch.randn(1, 7, 7, DIM, dtype=dtype))
+        with torch.inference_mode():
+            assert blocked.serves(block_of(version), torch.randn(1, 7, 7, DIM, dtype=torch.float64))
+
+    def test_not_with_gradients_or_in_training(self, version: str):
+        block, x = block_of(version), torch.randn(1, 7, 7, DIM, dtype=torch.float64)
+        assert not blocked.serves(block, x)
+        with torch.no_grad():
+            assert not blocked.serves(block.train(), x)
+
+    def test_frozen_parts(self, version: str):
+        """Gradients are enabled, and none can come: as in the stages that are frozen in training."""
+        block, x = block_of(version).requires_grad_(False), torch.randn(1, 9, 16, DIM, dtype=torch.float64)
+        assert blocked.serves(block, x)
+        result = block(x)
+        assert not result.requires_grad
+        with plain_path():
+            assert relative_difference(result, block(x)) <= 1e-12
+        assert not blocked.serves(block, x.clone().requires_grad_())
+        for parameter in block.parameters():
+            parameter.requires_grad_()
+            assert not blocked.serves(block, x)
+            parameter.requires_grad_(False)
+
+    @torch.no_grad()
+    def test_not_under_autocast(self, version: str):
+        block, x = block_of(version).float(), torch.randn(1, 7, 7, DIM)
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            assert not blocked.serves(block, x)
+        with torch.autocast('cpu', enabled=False):
+            assert blocked.serves(block, x)
+
+    @torch.no_grad()
+    @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+    def test_not_in_half_precision(self, version: str, dtype: torch.dtype):
+        assert not blocked.serves(block_of(version).to(dtype), torch.randn(1, 7, 7, DIM, dtype=dtype))
+
+    @torch.no_grad()
+    def test_not_on_other_devices(self, version: str):
+        x = torch.empty(1, 9, 7, DIM, dtype=torch.float64, device='meta')
+        block = block_of(version).to('meta')
+        assert not blocked.serves(block, x)
+        assert block(x).is_meta
+        assert block(x).shape == x.shape
+
+    @torch.no_grad()
+    def test_not_when_compiled(self, version: str, monkeypatch: pytest.MonkeyPatch):
+        block, x = block_of(version), torch.randn(1, 7, 7, DIM, dtype=torch.float64)
+        monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
+        assert not blocked.serves(block, x)
+
+    @torch.no_grad()
+    @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning', 'ignore:.torch.jit:FutureWarning')
+    def test_not_when_traced(self, version: str):
+        """A trace holds what ran: pure tensor operations on one size."""
+        block, x = block_of(version), torch.randn(1, 9, 16, DIM, dtype=torch.float64)
+        with spy() as forward:
+            traced = torch.jit.trace(block, x, check_trace=False)
+        assert not forward.called
+        x = torch.randn_like(x)
+        assert relative_difference(traced(x), block(x)) <= 1e-12
+
+    @torch.no_grad()
+    def test_not_with_hooks_on_inner_parts(self, version: str):
+        block, x = block_of(version), torch.randn(1, 9, 16, DIM, dtype=torch.float64)
+        for name, part in block.named_modules():
+            for register in (part.register_forward_hook, part.register_forward_pre_hook):
+                hook = register(lambda *_: None)
+                assert blocked.serves(block, x) is (part is block), name
+                hook.remove()
+                assert blocked.serves(block, x)
+
+
+@torch.no_grad()
+@pytest.mark.xfail(strict=True, reason='only the mode of the block itself is looked at')
+@pytest.mark.parametrize(
+    ('part', 'arguments'),
+    [('mlp.drop', dict(drop=0.5)), ('attn', dict(attn_drop=0.5)), ('drop_path', dict(drop_path=0.5))],
+)
+@pytest.mark.parametrize('version', VERSIONS)
+def test_dropout_kept_on_in_evaluation(version: str, part: str, arguments: dict):
+    """As in Monte Carlo dropout: the block in evaluation, what drops in training."""
+    block, x = block_of(version, **arguments), torch.randn(4, 9, 16, DIM, dtype=torch.float64)
+    block.get_submodule(part).train()
+    assert not torch.equal(block(x), block(x))
+
+
+@torch.no_grad()
+@pytest.mark.xfail(strict=True, reason='only the parts of the block are looked at')
+@pytest.mark.parametrize('version', VERSIONS)
+def test_methods_of_a_subclass_count(version: str):
+    class Without(VERSIONS[version]):
+        def attend(self, x: Tensor) -> Tensor:
+            return torch.zeros_like(x)
+
+    block, x = block_of(version), torch.randn(1, 9, 16, DIM, dtype=torch.float64)
+    block.__class__ = Without
+    result = block(x)
+    with plain_path():
+        assert relative_difference(result, block(x)) <= 1e-12
+
+
+@torch.no_grad()
+@pytest.mark.xfail(strict=True, reason='no groups of no windows')
+def test_no_images():
+    assert block_of('v1')(torch.empty(0, 9, 16, DIM, dtype=torch.float64)).shape == (0, 9, 16, DIM)
+
+
+BACKBONES = {'v1': SwinTransformer, 'v2': SwinTransformerV2}
+SMALL = dict(embed_dims=8, depths=(2, 2), num_heads=(2, 2), out_indices=(0, 1), window_size=4)
+
+
+def backbone_of(version: str) -> nn.Module:
+    model = BACKBONES[version](**SMALL).double().eval()
+    randomise(model)
+    return model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('version', VERSIONS)
+def test_hooks_fire_through_the_backbone(version: str):
+    model, image = backbone_of(version), torch.randn(1, 3, 50, 70, dtype=torch.float64)
+    expected = model(image)
+    block = model.layers[1].blocks[1]
+    for name in inner_modules(block):
+        calls = []
+        hook = block.get_submodule(name).register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        maps = model(image)
+        hook.remove()
+        assert calls, name
+        for x, y in zip(maps, expected, strict=True):
+            assert relative_difference(x, y) <= 1e-12
+    # what a hook returns counts
+    hook = block.attn.register_forward_hook(lambda _module, _inputs, output: -output)
+    assert relative_difference(model(image)[1], expected[1]) > 1e-2
+    hook.remove()
+    assert torch.equal(model(image)[1], expected[1])
+
+
+class Adapted(nn.Linear):
+    """A low-rank adapter in the manner of LoRA: the layer's own weight plus a trained product."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__(layer.in_features, layer.out_features, layer.bias is not None)
+        self.load_state_dict(layer.state_dict())
+        self.down, self.up = nn.Linear(layer.in_features, 1), nn.Linear(1, layer.out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.up(self.down(x))
+
+
+class Wrapped(nn.Module):
+    """The same around the layer."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.layer, self.adapted = layer, Adapted(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.adapted(x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('adapter', [Adapted, Wrapped])
+@pytest.mark.parametrize(
+    ('version', 'name'),
+    [(version, name) for version in VERSIONS for name in ('attn.proj', 'mlp.fc1', 'mlp.fc2')]
+    + [('v1', 'attn.qkv')],
+)
+def test_adapters_count(version: str, name: str, adapter: type):
+    model, image = backbone_of(version), torch.randn(1, 3, 50, 70, dtype=torch.float64)
+    without = model(image)[1]
+    block = model.layers[1].blocks[1]
+    block.set_submodule(name, adapter(block.get_submodule(name)).double())
+    result = model(image)[1]
+    with plain_path():
+        assert relative_difference(result, model(image)[1]) <= 1e-12
+    assert relative_difference(result, without) > 1e-3
