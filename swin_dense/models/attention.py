@@ -147,10 +147,9 @@ class WindowAttentionV2(nn.Module):
             (B * nW, N, C).
         """
         windows, tokens, channels = x.shape
-        qkv_bias = None
+        qkv = self.qkv(x)
         if self.q_bias is not None:
-            qkv_bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        qkv = F.linear(x, self.qkv.weight, qkv_bias)
+            qkv = qkv + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         query, key, value = qkv.view(windows, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         query = _unit(query) * self.scale()
         x = F.scaled_dot_product_attention(

@@ -45,17 +45,26 @@ def is_eager_on_cpu(x: Tensor) -> bool:
 
 
 def is_plain(block: nn.Module, x: Tensor) -> bool:
-    """Whether nothing looks into the block or has replaced a part: hooks, adapters, quantised layers."""
+    """Whether the block is as it was made: no hooks inside, other layers or parts in another mode."""
     return (
         is_eager_on_cpu(x)
         and x.dtype == block.norm1.weight.dtype
-        and all(_is_plain_part(part) for child in block.children() for part in child.modules())
+        and x.numel() > 0
+        and all(_is_as_made(part) and part.training == block.training for part in block.modules())
+        and not any(has_hooks(part) for child in block.children() for part in child.modules())
     )
 
 
-def _is_plain_part(part: nn.Module) -> bool:
+def _is_as_made(part: nn.Module) -> bool:
     ours = type(part).__module__.startswith('swin_dense.')
-    return (ours or type(part) in PLAIN) and not part._forward_hooks and not part._forward_pre_hooks
+    return (ours or type(part) in PLAIN) and 'forward' not in part.__dict__
+
+
+def has_hooks(part: nn.Module) -> bool:
+    """Whether something is to be called when the module is, or its gradient passes."""
+    return bool(
+        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+    )
 
 
 def forward(block: nn.Module, x: Tensor) -> Tensor:

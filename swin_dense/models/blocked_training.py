@@ -18,6 +18,7 @@ from swin_dense.models import blocked
 from swin_dense.models.attention import WindowAttention
 from swin_dense.models.windows import WindowGroup, window_groups
 
+EPS = 1e-5  # of nn.LayerNorm
 ALL = [True, True, True]  # the gradients of a norm's input, weight and bias
 
 
@@ -27,6 +28,7 @@ def serves(block: nn.Module, x: Tensor) -> bool:
     return (
         block.pre_norm
         and not (block.training and dropout)
+        and block.norm1.eps == block.norm2.eps == EPS
         and blocked.is_plain(block, x)
         and blocked.wants_gradient(block, x)
     )
@@ -139,7 +141,7 @@ def _with_rows(groups: tuple[WindowGroup, ...]) -> Iterator[tuple[WindowGroup, s
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The normed x (n, C), the means and the inverse deviations."""
-    return torch.native_layer_norm(x, (x.size(1),), weight, bias, 1e-5)
+    return torch.native_layer_norm(x, (x.size(1),), weight, bias, EPS)
 
 
 def _scaled(branch: Tensor, group: WindowGroup, keep: Tensor | None) -> Tensor:

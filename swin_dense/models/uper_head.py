@@ -8,7 +8,7 @@ from mmseg.models.decode_heads import UPerHead as MMSegUPerHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swin_dense.models.blocked import is_eager_on_cpu
+from swin_dense.models.blocked import has_hooks, is_eager_on_cpu
 from swin_dense.models.resized_conv import conv_of_resized
 from swin_dense.registry import MODELS
 
@@ -38,7 +38,7 @@ class UPerHead(MMSegUPerHead):
 
     def _fuse(self, fusion: ConvModule, maps: Sequence[Tensor]) -> Tensor:
         """The maps, resized to the first one's size, side by side through ``fusion``."""
-        if not (is_eager_on_cpu(maps[0]) and _is_plain(fusion)):
+        if not (is_eager_on_cpu(maps[0]) and maps[0].numel() and _is_plain(fusion)):
             return fusion(torch.cat([maps[0], *(self._resize(x, maps[0]) for x in maps[1:])], dim=1))
         x = conv_of_resized(maps, fusion.conv.weight, self.align_corners)
         if fusion.conv.bias is not None:
@@ -53,4 +53,12 @@ class UPerHead(MMSegUPerHead):
 
 def _is_plain(module: ConvModule) -> bool:
     """Whether it is what ``conv_cfg=None`` makes: a convolution, then a norm, then an activation."""
-    return type(module.conv) is nn.Conv2d and module.order == ('conv', 'norm', 'act')
+    conv = module.conv
+    return (
+        type(conv) is nn.Conv2d
+        and module.order == ('conv', 'norm', 'act')
+        and not module.with_explicit_padding
+        and (conv.padding_mode, conv.dilation) == ('zeros', (1, 1))
+        and not has_hooks(module)
+        and not has_hooks(conv)
+    )

@@ -145,7 +145,7 @@ class WindowGroup:
         return windows.index_select(0, self.places)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 @torch.inference_mode(False)
 def window_groups(
     batch: int, height: int, width: int, window: int, shift: int, tokens: int

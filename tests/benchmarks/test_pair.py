@@ -147,6 +147,7 @@ def test_whole_models(model: str, who: str):
 
 
 @pytest.mark.slow
+@torch.inference_mode()
 def test_compiled():
     case = job('mmdet')
     models = pair.models_of(case.setting, 'mmdet', 'cpu')

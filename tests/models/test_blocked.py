@@ -259,7 +259,6 @@ class TestServes:
 
 
 @torch.no_grad()
-@pytest.mark.xfail(strict=True, reason='only the mode of the block itself is looked at')
 @pytest.mark.parametrize(
     ('part', 'arguments'),
     [('mlp.drop', dict(drop=0.5)), ('attn', dict(attn_drop=0.5)), ('drop_path', dict(drop_path=0.5))],
@@ -273,7 +272,6 @@ def test_dropout_kept_on_in_evaluation(version: str, part: str, arguments: dict)
 
 
 @torch.no_grad()
-@pytest.mark.xfail(strict=True, reason='only the parts of the block are looked at')
 @pytest.mark.parametrize('version', VERSIONS)
 def test_methods_of_a_subclass_count(version: str):
     class Without(VERSIONS[version]):
@@ -288,7 +286,6 @@ def test_methods_of_a_subclass_count(version: str):
 
 
 @torch.no_grad()
-@pytest.mark.xfail(strict=True, reason='no groups of no windows')
 def test_no_images():
     assert block_of('v1')(torch.empty(0, 9, 16, DIM, dtype=torch.float64)).shape == (0, 9, 16, DIM)
 
