@@ -35,9 +35,9 @@ NO_WORKERS = [f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 
 SMALL_DETECTION = [
     'model.test_cfg.rcnn.max_per_img=100',  # as many as COCO's own scores count
     *NO_WORKERS,
-    'train_dataloader.dataset.pipeline.3.scale=(128,128)',
-    'train_dataloader.dataset.pipeline.3.ratio_range=(1.0,1.0)',
-    'train_dataloader.dataset.pipeline.4.crop_size=(128,128)',
+    'train_dataloader.dataset.pipeline.2.scale=(128,128)',
+    'train_dataloader.dataset.pipeline.2.ratio_range=(1.0,1.0)',
+    'train_dataloader.dataset.pipeline.3.crop_size=(128,128)',
     *(f'{split}_dataloader.dataset.pipeline.1.scale=(128,128)' for split in ('val', 'test')),
     'optim_wrapper.optimizer.lr=2e-3',
     'param_scheduler.0.end=5',
