@@ -1,8 +1,9 @@
 """A Swin block on the CPU without autograd, a few rows of windows at a time.
 
 Computed whole, a block writes and reads some thirty tensors of the map's size, and that is half of its
-time. Here a group of windows goes through the whole block before the next one begins, in buffers that all
-groups share. What else differs from ``SwinBlock.forward``, all exact in real arithmetic:
+time. Here a group of windows goes through the whole block before the next one begins, and q, k, v and the
+hidden layer of the MLP lie in buffers that all groups share. What else differs from ``SwinBlock.forward``,
+all exact in real arithmetic:
 
 - Pads are not projected: their k and v are the biases of k and v.
 - The bias of k adds the same to all logits of a query, which the softmax ignores, and weights that sum to 1

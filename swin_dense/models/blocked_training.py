@@ -88,6 +88,7 @@ class _Block(torch.autograd.Function):
         total, channels = x.shape
         result, attended = torch.empty_like(x), torch.empty_like(x)
         qkv, hidden = x.new_empty(total, 3 * channels), x.new_empty(total, len(weights.fc1))
+        output_bias = _output_bias(weights)
         for group, rows in _with_rows(groups):
             part = group.take(x)
             normed, *_ = _norm(part, weights.norm1_weight, weights.norm1_bias)
@@ -95,7 +96,7 @@ class _Block(torch.autograd.Function):
             if weights.qkv_bias is not None:
                 qkv[rows, :channels] += weights.qkv_bias[:channels]
             attended[rows] = blocked.attend_by_kind(attn, group, qkv[rows], constant_biases)
-            middle = _middle(part, attended[rows], group, keep1, weights)
+            middle = part + _scaled(torch.addmm(output_bias, attended[rows], weights.proj.t()), group, keep1)
             normed, *_ = _norm(middle, weights.norm2_weight, weights.norm2_bias)
             torch.addmm(weights.fc1_bias, normed, weights.fc1.t(), out=hidden[rows])
             branch = torch.addmm(weights.fc2_bias, F.gelu(hidden[rows]), weights.fc2.t())
@@ -111,9 +112,10 @@ class _Block(torch.autograd.Function):
         weights = Weights(*parameters)
         grads = Weights(*(None if p is None else torch.zeros_like(p) for p in parameters))
         grad_x, grad_biases = torch.empty_like(x), torch.zeros_like(biases)
+        output_bias = _output_bias(weights)
         for group, rows in _with_rows(ctx.groups):
             part = group.take(x)
-            middle = _middle(part, attended[rows], group, keep1, weights)
+            middle = part + _scaled(torch.addmm(output_bias, attended[rows], weights.proj.t()), group, keep1)
             grad_out = group.take(grad)
             grad_middle = grad_out + _mlp_backward(
                 _scaled(grad_out, group, keep2), middle, hidden[rows], weights, grads
@@ -148,12 +150,11 @@ def _scaled(branch: Tensor, group: WindowGroup, keep: Tensor | None) -> Tensor:
     return branch if keep is None else branch * group.take(keep)
 
 
-def _middle(x: Tensor, attended: Tensor, group: WindowGroup, keep: Tensor | None, weights: Weights) -> Tensor:
-    """(n, C) what lies between the two branches."""
-    bias = weights.proj_bias
-    if weights.qkv_bias is not None:
-        bias = torch.addmv(bias, weights.proj, weights.qkv_bias[2 * x.size(1) :])
-    return x + _scaled(torch.addmm(bias, attended, weights.proj.t()), group, keep)
+def _output_bias(weights: Weights) -> Tensor:
+    """(C,) the bias of ``proj``, with that of v carried through."""
+    if weights.qkv_bias is None:
+        return weights.proj_bias
+    return torch.addmv(weights.proj_bias, weights.proj, weights.qkv_bias[2 * len(weights.proj) :])
 
 
 def _mlp_backward(grad: Tensor, x: Tensor, hidden: Tensor, weights: Weights, grads: Weights) -> Tensor:

@@ -14,7 +14,15 @@ from swin_dense.models.windows import (
     window_groups,
     window_kinds,
 )
-from tests.models.blocks import DIM, VERSIONS, block_of, inner_modules, plain_path, relative_difference
+from tests.models.blocks import (
+    BLOCKS,
+    DIM,
+    VERSIONS,
+    block_of,
+    inner_modules,
+    plain_path,
+    relative_difference,
+)
 from tests.references.swin_weights import randomise
 
 # batch, height, width, window, shift
@@ -129,16 +137,7 @@ def spy() -> mock.Mock:
     return mock.patch.object(blocked, 'forward', side_effect=blocked.forward)
 
 
-BLOCKS = [
-    # size of the map, arguments of the block
-    ((1, 14, 21), dict()),
-    ((1, 14, 21), dict(shifted=False)),
-    ((3, 8, 15), dict()),
-    ((3, 9, 13), dict(shifted=False)),
-    ((2, 1, 1), dict()),
-    ((2, 3, 40), dict(qkv_bias=False)),
-    ((1, 40, 3), dict(num_heads=1)),
-    ((3, 9, 5), dict(window=2)),
+WINDOWS_OF_ONE = [
     ((3, 9, 5), dict(window=1)),
     ((2, 9, 5), dict(window=1, shifted=False, num_heads=8)),
 ]
@@ -146,7 +145,7 @@ BLOCKS = [
 
 @torch.no_grad()
 @pytest.mark.parametrize('tokens', [1, 50, blocked.TOKENS])
-@pytest.mark.parametrize(('size', 'arguments'), BLOCKS)
+@pytest.mark.parametrize(('size', 'arguments'), [*BLOCKS, *WINDOWS_OF_ONE])
 @pytest.mark.parametrize('version', VERSIONS)
 def test_equals_the_plain_block(
     version: str, size: tuple[int, ...], arguments: dict, tokens: int, monkeypatch: pytest.MonkeyPatch

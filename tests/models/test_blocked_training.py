@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from swin_dense.models import SwinTransformer, blocked, blocked_training
-from tests.models.blocks import DIM, block_of, plain_path, relative_difference
+from tests.models.blocks import BLOCKS, DIM, block_of, plain_path, relative_difference
 from tests.references.swin_weights import TINY, random_swin
 
 SMALL = dict(embed_dims=8, depths=(2, 2), num_heads=(2, 2), out_indices=(0, 1), window_size=4)
@@ -49,22 +49,11 @@ def assert_equals_plain(block: nn.Module, x: Tensor) -> None:
         assert relative_difference(results[name], value) <= 1e-11, name
 
 
-CASES = [
-    # size of the map, arguments of the block
-    ((1, 14, 21), dict()),
-    ((1, 14, 21), dict(shifted=False)),
-    ((3, 8, 15), dict()),
-    ((3, 9, 13), dict(shifted=False)),
-    ((2, 1, 1), dict()),
-    ((2, 3, 40), dict(qkv_bias=False)),
-    ((1, 40, 3), dict(num_heads=1)),
-    ((3, 9, 5), dict(window=2)),
-    ((2, 9, 5), dict(window=2, drop=0.4, attn_drop=0.4)),  # in evaluation
-]
+IN_EVALUATION = ((2, 9, 5), dict(window=2, drop=0.4, attn_drop=0.4))
 
 
 @pytest.mark.parametrize('tokens', [1, 50, blocked.TOKENS])
-@pytest.mark.parametrize(('size', 'arguments'), CASES)
+@pytest.mark.parametrize(('size', 'arguments'), [*BLOCKS, IN_EVALUATION])
 def test_equals_the_plain_block(
     size: tuple[int, ...], arguments: dict, tokens: int, monkeypatch: pytest.MonkeyPatch
 ):
