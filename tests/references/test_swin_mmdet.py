@@ -3,8 +3,10 @@
 The measure of a difference is the largest absolute difference of a tensor over the largest absolute
 value of the reference tensor. The gate is 1e-10 in double and 1e-5 in single precision, for every
 output, the gradient of the image and that of every parameter. The reference is always computed in double
-precision: a second rounding, which changes with the number of threads, would count as our error. On the CPU a block is computed in one of
-three ways: in evaluation without gradients, with gradients, and plainly. All three pass the gate.
+precision: a second rounding, which changes with the number of threads, would count as our error.
+
+On the CPU a block is computed in one of three ways: in evaluation without gradients, with gradients, and
+plainly. All three pass the gate.
 """
 
 from dataclasses import dataclass
