@@ -1,0 +1,90 @@
+"""What a check found in a data set: a table for people, JSON for programs, one line that stops a run."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.markup import escape
+from rich.table import Table
+
+from swin_dense.errors import UserError
+
+Severity = Literal['error', 'warning', 'note']
+COLOURS: dict[Severity, str] = {'error': 'red', 'warning': 'yellow', 'note': 'dim'}
+SHOWN = 5  # examples that are named; the count says how many there are
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of thing that was found, and where.
+
+    Attributes:
+        severity: an error stops a run: training would crash, or learn something else than the user thinks.
+            A warning is worth a look; a note is worth knowing.
+        file: the annotation file, label map, image or folder.
+        field: what is meant in it, ``annotations.bbox`` or ``label 7``; empty for the file as a whole.
+        message: what is wrong and, where it is not plain, what follows and what mends it. No full stop.
+        examples: annotation ids, image ids or file names, all of them or the first few.
+        count: how many there are.
+    """
+
+    severity: Severity
+    file: Path
+    field: str
+    message: str
+    examples: tuple[int | str, ...] = ()
+    count: int = 1
+
+    def line(self) -> str:
+        """``file: field: message (3 of them: 17, 18, 40)``."""
+        where = ': '.join(part for part in (str(self.file), self.field) if part)
+        return f'{where}: {self.message}{_examples(self)}'
+
+
+def some(ids: Iterable[int | str]) -> dict[str, tuple | int]:
+    """``examples`` and ``count`` of a finding, as keyword arguments, from all that it concerns."""
+    listed = list(ids)
+    return dict(examples=tuple(listed[:SHOWN]), count=len(listed))
+
+
+def errors(findings: Sequence[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.severity == 'error']
+
+
+def stop_on_errors(findings: Sequence[Finding]) -> None:
+    """Raise the first error as a ``UserError`` that says how many more there are."""
+    found = errors(findings)
+    if found:
+        more = f' (and {len(found) - 1} more: see tools/check_data.py)' if len(found) > 1 else ''
+        raise UserError(found[0].line() + more)
+
+
+def table(findings: Sequence[Finding]) -> Table:
+    """A row for each finding, the gravest first."""
+    rows = Table(show_lines=False)
+    for name in ('severity', 'where', 'what'):
+        rows.add_column(name, overflow='fold')
+    order = list(COLOURS)
+    for finding in sorted(findings, key=lambda finding: order.index(finding.severity)):
+        where = ': '.join(part for part in (str(finding.file), finding.field) if part)
+        colour = COLOURS[finding.severity]
+        rows.add_row(
+            f'[{colour}]{finding.severity}', escape(where), escape(finding.message + _examples(finding))
+        )
+    return rows
+
+
+def as_json(findings: Sequence[Finding]) -> list[dict]:
+    """The findings as JSON holds them."""
+    return [{**asdict(finding), 'file': str(finding.file)} for finding in findings]
+
+
+def _examples(finding: Finding) -> str:
+    if not finding.examples:
+        return ''
+    named = ', '.join(map(str, finding.examples[:SHOWN]))
+    if finding.count == 1:
+        return f' ({named})'
+    rest = ', ...' if finding.count > len(finding.examples[:SHOWN]) else ''
+    return f' ({finding.count} of them: {named}{rest})'
