@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision import ops as torchvision_ops
 
+from swin_dense import roi_align
+
 AVERAGE = 1  # mmcv's pool_mode: 0 max, 1 average
 
 
@@ -51,15 +53,13 @@ def roi_align_forward(
     """
     _require_average(pool_mode)
     exact = _compute_dtype(features)
-    pooled = torch.ops.torchvision.roi_align(
-        features.to(exact),
-        rois.to(exact),
-        spatial_scale,
-        aligned_height,
-        aligned_width,
-        sampling_ratio,
-        aligned,
-    )
+    features, rois, size = features.to(exact), rois.to(exact), (aligned_height, aligned_width)
+    if roi_align.serves(rois, spatial_scale):
+        pooled = roi_align.forward(features, rois, size, spatial_scale, sampling_ratio, aligned)
+    else:
+        pooled = torch.ops.torchvision.roi_align(
+            features, rois, spatial_scale, *size, sampling_ratio, aligned
+        )
     output.copy_(pooled)
 
 
@@ -79,16 +79,20 @@ def roi_align_backward(
     """Write the gradient with respect to the features into ``grad_input`` (B, C, H, W)."""
     _require_average(pool_mode)
     exact = _compute_dtype(grad_output)
-    grad = torch.ops.torchvision._roi_align_backward(
-        grad_output.to(exact),
-        rois.to(exact),
-        spatial_scale,
-        aligned_height,
-        aligned_width,
-        *grad_input.shape,
-        sampling_ratio,
-        aligned,
-    )
+    grad_output, rois, shape = grad_output.to(exact), rois.to(exact), grad_input.shape
+    if roi_align.serves(rois, spatial_scale):
+        grad = roi_align.backward(grad_output, rois, shape, spatial_scale, sampling_ratio, aligned)
+    else:
+        grad = torch.ops.torchvision._roi_align_backward(
+            grad_output,
+            rois,
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            *shape,
+            sampling_ratio,
+            aligned,
+        )
     grad_input.copy_(grad)
 
 
