@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv.ops import RoIAlign
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
@@ -66,9 +67,15 @@ def ours(setting: Setting) -> BaseModel:
 
 
 def peer(name: str, setting: Setting, mine: BaseModel) -> BaseModel:
-    """The host's model with the weights of ours."""
+    """The host's model with the weights of ours.
+
+    RoIAlign is torchvision's, which works as mmcv's compiled one does. Ours would stand in for that.
+    """
     model = _built(config(setting, name))
     fill(model, exported(mine, name))
+    for module in model.modules():
+        if isinstance(module, RoIAlign):
+            module.use_torchvision = True
     return model
 
 
