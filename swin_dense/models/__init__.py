@@ -1,8 +1,9 @@
 """The imports that register our models under scope ``swin_dense``."""
 
 from swin_dense.models.fpn import FPN
+from swin_dense.models.preprocessors import DetDataPreprocessor
 from swin_dense.models.swin import SwinTransformer
 from swin_dense.models.swin_v2 import SwinTransformerV2
 from swin_dense.models.uper_head import UPerHead
 
-__all__ = ['FPN', 'SwinTransformer', 'SwinTransformerV2', 'UPerHead']
+__all__ = ['DetDataPreprocessor', 'FPN', 'SwinTransformer', 'SwinTransformerV2', 'UPerHead']

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmengine.structures import BaseDataElement
 
+from swin_dense.data.loading import read_picture
+
 SCORE = 0.5  # instances below it are not drawn
 UNLABELLED = 255
 OPACITY = 0.55
@@ -104,10 +106,10 @@ def save_grid(pairs: Sequence[Pair], classes: Sequence[str], path: Path) -> None
     figure = Figure(figsize=(2.6 * len(pairs), 6.4), layout='constrained')
     axes = figure.subplots(2, len(pairs), squeeze=False)
     for column, item in enumerate(pairs):
-        image = cv2.imread(str(item.image), cv2.IMREAD_COLOR)[..., ::-1]
+        image = read_picture(item.image)
         for row, drawing in enumerate((item.truth, item.prediction)):
             axis = axes[row, column]
-            axis.imshow(draw(np.ascontiguousarray(image), drawing, classes))
+            axis.imshow(draw(image, drawing, classes))
             axis.set_axis_off()
             if column == 0:
                 title = ('ground truth', 'prediction')[row]

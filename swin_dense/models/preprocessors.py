@@ -1,0 +1,75 @@
+"""Normalisation of images with any number of channels, for mmdet; mmseg's own takes any."""
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.models.data_preprocessors import DetDataPreprocessor as MMDetDataPreprocessor
+
+from swin_dense.errors import UserError
+from swin_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class DetDataPreprocessor(MMDetDataPreprocessor):
+    """mmdet's DetDataPreprocessor for N channels: mmengine's accepts one or three.
+
+    Args:
+        mean, std: (N,) of each channel, in the order of the image.
+        pad_size_divisor, pad_value, pad_mask, mask_pad_value, pad_seg, seg_pad_value, bgr_to_rgb,
+            rgb_to_bgr, boxtype2tensor, non_blocking, batch_augments: as in mmdet.
+
+    Raises:
+        UserError: means and deviations do not fit together, the channels or the colour conversion.
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        pad_size_divisor: int = 1,
+        pad_value: float = 0,
+        pad_mask: bool = False,
+        mask_pad_value: int = 0,
+        pad_seg: bool = False,
+        seg_pad_value: int = 255,
+        bgr_to_rgb: bool = False,
+        rgb_to_bgr: bool = False,
+        boxtype2tensor: bool = True,
+        non_blocking: bool = False,
+        batch_augments: list[dict] | None = None,
+    ) -> None:
+        if len(mean) != len(std):
+            raise UserError(f'data_preprocessor: {len(mean)} values of mean, but {len(std)} of std')
+        if (bgr_to_rgb or rgb_to_bgr) and len(mean) != 3:
+            raise UserError(
+                f'data_preprocessor: bgr_to_rgb and rgb_to_bgr are for 3 channels, and mean has {len(mean)}'
+            )
+        super().__init__(
+            pad_size_divisor=pad_size_divisor,
+            pad_value=pad_value,
+            pad_mask=pad_mask,
+            mask_pad_value=mask_pad_value,
+            pad_seg=pad_seg,
+            seg_pad_value=seg_pad_value,
+            bgr_to_rgb=bgr_to_rgb,
+            rgb_to_bgr=rgb_to_bgr,
+            boxtype2tensor=boxtype2tensor,
+            non_blocking=non_blocking,
+            batch_augments=batch_augments,
+        )
+        self._enable_normalize = True
+        for name, values in (('mean', mean), ('std', std)):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), False)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Convert, normalise, pad and stack, as in mmdet.
+
+        Raises:
+            UserError: an image of another number of channels than there are means.
+        """
+        for image in data['inputs']:
+            if image.shape[0] != len(self.mean):
+                raise UserError(
+                    f'data_preprocessor: mean has {len(self.mean)} values, the image {image.shape[0]} channels'
+                )
+        return super().forward(data, training)
