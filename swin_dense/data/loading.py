@@ -8,7 +8,7 @@ import tifffile
 from mmcv.transforms import BaseTransform
 from PIL import Image
 
-from swin_dense.data.images import FORMATS, TIFF, UNREADABLE, BadImageError, Probe, probe
+from swin_dense.data.images import TIFF, UNREADABLE, BadImageError, Probe, probe
 from swin_dense.errors import UserError
 from swin_dense.registry import TRANSFORMS
 
@@ -57,7 +57,7 @@ def read_image(path: Path, channels: int) -> np.ndarray:
     Raises:
         UserError: the file is missing, broken, or of another number of channels.
     """
-    image = _read(path, channels)
+    image = read_stored(path, channels)
     if channels == 3 and image.shape[2] == 1:
         image = np.repeat(image, 3, axis=2)
     if image.shape[2] != channels:
@@ -65,6 +65,29 @@ def read_image(path: Path, channels: int) -> np.ndarray:
             f'image {path}: the file has {image.shape[2]} channels, but LoadImage(channels={channels})'
         )
     return as_float(image[..., ::-1] if channels == 3 else image)
+
+
+def read_stored(path: Path, channels: int | None = None) -> np.ndarray:
+    """Decode an image file, its values as stored.
+
+    Args:
+        path: image file.
+        channels: how many are wanted, which decides whether an alpha channel or colours are kept; None
+            takes the file as it comes, without alpha.
+
+    Returns:
+        (H, W, C) of any type, colours as red, green, blue.
+
+    Raises:
+        UserError: the file is missing or broken.
+    """
+    try:
+        found = probe(path)
+        with path.open('rb') as file:
+            is_tiff = file.read(4) in TIFF
+        return _read_tiff(path, found, channels) if is_tiff else _read_photo(path, found, channels)
+    except BadImageError as error:
+        raise UserError(f'image {path}: {error}') from error
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -75,7 +98,7 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         UserError: the file is missing or broken.
     """
-    image = _read(path, None)
+    image = read_stored(path)
     bands = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
     if bands.dtype == np.uint8:
         return np.ascontiguousarray(bands)
@@ -90,17 +113,6 @@ def as_float(image: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(image)
     scale = SIXTEEN_BITS if image.dtype == np.uint16 else 1
     return np.ascontiguousarray(image, np.float32) / np.float32(scale)
-
-
-def _read(path: Path, channels: int | None) -> np.ndarray:
-    """(H, W, C) of any type, colours as red, green, blue; ``channels`` None takes a file as it comes."""
-    try:
-        found = probe(path)
-        with path.open('rb') as file:
-            is_tiff = file.read(4) in TIFF
-        return _read_tiff(path, found, channels) if is_tiff else _read_photo(path, found, channels)
-    except BadImageError as error:
-        raise UserError(f'image {path}: {error}') from error
 
 
 def _read_photo(path: Path, found: Probe, channels: int | None) -> np.ndarray:
@@ -123,16 +135,29 @@ def _read_tiff(path: Path, found: Probe, channels: int | None) -> np.ndarray:
     """The first image of a TIFF."""
     try:
         with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            if file.pages.first.photometric in AS_STORED and found.bits > 1:
-                image = _upright(_bands_last(series.asarray(), series.axes), found.orientation)
-                return image if image.shape[2] == channels else _without_alpha(image, file.pages.first)
+            page = file.pages.first
+            if page.photometric not in AS_STORED or found.bits == 1:
+                return _read_tiff_picture(path)
+            image = _upright(_pixels(file, path), found.orientation)
     except (*UNREADABLE, tifffile.TiffFileError) as error:
-        if 'imagecodecs' not in str(error):
-            raise BadImageError(f'the pixels cannot be decoded: {error}') from error
-        if found.bits > 8 or not found.mode or Image.getmodebands(found.mode) != found.channels:
-            raise BadImageError(f'{error}: pip install imagecodecs') from error
-    return _read_tiff_picture(path)
+        mend = ': pip install imagecodecs' if 'imagecodecs' in str(error) else ''
+        raise BadImageError(f'the pixels cannot be decoded: {error}{mend}') from error
+    return image if image.shape[2] == channels else _without_alpha(image, page)
+
+
+def _pixels(file: tifffile.TiffFile, path: Path) -> np.ndarray:
+    """(H, W, C) as stored; by OpenCV where tifffile lacks a codec and OpenCV reads all channels."""
+    page, series = file.pages.first, file.series[0]
+    try:
+        return _bands_last(series.asarray(), series.axes)
+    except ValueError as error:
+        colours = page.photometric == tifffile.PHOTOMETRIC.RGB and page.planarconfig == 1
+        if 'imagecodecs' not in str(error) or page.samplesperpixel not in ((1, 3) if colours else (1,)):
+            raise
+    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise BadImageError('the pixels cannot be decoded: the file is damaged')
+    return image[..., None] if image.ndim == 2 else image[..., ::-1]
 
 
 def _read_tiff_picture(path: Path) -> np.ndarray:

@@ -47,8 +47,8 @@ def channel_statistics(images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.nda
 def config_statistics(config: Config) -> list[str]:
     """Statistics of a config's training images, as its pipeline loads them: lines for the config.
 
-    Only the pipeline's first step is run, which loads the image; nothing is resized or augmented. The values are
-    in the order in which ``data_preprocessor`` applies them: red, green, blue under ``bgr_to_rgb``.
+    Only the step of the pipeline that loads images is run; nothing is resized or augmented. The values
+    are in the order in which ``data_preprocessor`` applies them: red, green, blue under ``bgr_to_rgb``.
 
     Args:
         config: checked and with its paths settled, as ``runs.ready_config`` returns it.

@@ -6,4 +6,4 @@ from swin_dense.models.swin import SwinTransformer
 from swin_dense.models.swin_v2 import SwinTransformerV2
 from swin_dense.models.uper_head import UPerHead
 
-__all__ = ['DetDataPreprocessor', 'FPN', 'SwinTransformer', 'SwinTransformerV2', 'UPerHead']
+__all__ = ['FPN', 'DetDataPreprocessor', 'SwinTransformer', 'SwinTransformerV2', 'UPerHead']

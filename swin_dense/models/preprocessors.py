@@ -70,6 +70,6 @@ class DetDataPreprocessor(MMDetDataPreprocessor):
         for image in data['inputs']:
             if image.shape[0] != len(self.mean):
                 raise UserError(
-                    f'data_preprocessor: mean has {len(self.mean)} values, the image {image.shape[0]} channels'
+                    f'data_preprocessor: mean has {len(self.mean)} values, images {image.shape[0]} channels'
                 )
         return super().forward(data, training)
