@@ -1,5 +1,6 @@
 """What is wrong with a data set in ADE20K's layout: one folder of images, one of label maps."""
 
+import math
 import os
 import time
 from collections import Counter, defaultdict
@@ -17,8 +18,8 @@ from swin_dense.data.images import BadImageError, Probe, probe
 from swin_dense.data.loading import read_stored
 from swin_dense.errors import UserError
 
-SECONDS = 3.5  # for reading files in the quick form
-BATCH = 64  # files between two looks at the clock
+SECONDS = 3.5  # of the quick form, after which no more files are read
+BATCH = 16  # files between two looks at the clock
 GOLDEN = 0.6180339887498949
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp', '.gif')
 
@@ -54,6 +55,7 @@ def check_split(
         decode: decode every image and every label map, with a progress bar. Otherwise image headers and label
             maps are read for a few seconds, and where these are not enough a note says of how many.
     """
+    end = math.inf if decode else time.monotonic() + SECONDS
     for folder, key in ((images, 'img_path'), (labels, 'seg_map_path')):
         if not folder.is_dir():
             return [Finding('error', folder, f'data_prefix.{key}', 'the folder does not exist')]
@@ -64,22 +66,17 @@ def check_split(
     found += _check_pairs(images, labels, pictures, maps, seg_map_suffix)
     if not paired:
         return found
-    pairs = [(images / pictures[stem], labels / maps[stem]) for stem in paired]
-    empty = {
-        folder / name
-        for folder, files in ((images, image_files), (labels, label_files))
-        for name in files
-        if not files[name]
-    }
-    reads = list(_read_all(_ordered(pairs, empty), decode))
+    empty = {stem for stem in paired if not (image_files[pictures[stem]] and label_files[maps[stem]])}
+    pairs = ((images / pictures[stem], labels / maps[stem]) for stem in _ordered(paired, empty))
+    reads = list(_read_all(pairs, len(paired), decode, end))
     histogram = label_maps.Histogram(classes, reduce_zero_label)
     for read in reads:
         if read.label_map is not None:
             histogram.add(read.label, read.label_map)
     found += [*_check_files(reads), *_check_kinds(reads)]
-    found += label_maps.findings(histogram, labels, complete=histogram.maps == len(pairs))
-    if len(reads) < len(pairs):
-        text = f'{len(reads)} of {len(pairs)} pairs were read, evenly spread: the full check reads all'
+    found += label_maps.findings(histogram, labels, complete=histogram.maps == len(paired))
+    if len(reads) < len(paired):
+        text = f'{len(reads)} of {len(paired)} pairs were read, evenly spread: the full check reads all'
         found.append(Finding('note', labels, '', text))
     return found
 
@@ -118,25 +115,21 @@ def _check_suffixes(
 ) -> list[Finding]:
     """No file of a kind at all, images that another suffix leaves out, label maps in a lossy format."""
     found = []
-    stems = {
-        'img_suffix': [Path(name).stem for name in label_files],
-        'seg_map_suffix': list(_stems(image_files, img_suffix)) or [Path(name).stem for name in image_files],
-    }
     sides = (
-        ('img_suffix', images, image_files, img_suffix, 'image'),
-        ('seg_map_suffix', labels, label_files, seg_map_suffix, 'label map'),
+        ('img_suffix', images, image_files, img_suffix, 'image', label_files),
+        ('seg_map_suffix', labels, label_files, seg_map_suffix, 'label map', image_files),
     )
-    for key, folder, files, suffix, kind in sides:
+    for key, folder, files, suffix, kind, others in sides:
         if any(name.endswith(suffix) for name in files):
             continue
-        near = _nearest_suffix(files, stems[key])
+        near = _nearest_suffix(files, [name.removesuffix(Path(name).suffix) for name in islice(others, 10)])
         hint = f': {near[1]} end with {near[0]!r}' if near else ' (there are no image files at all)'
         hang = '; a data set of no images hangs under InfiniteSampler' if kind == 'image' else ''
         found.append(Finding('error', folder, key, f'no {kind} ends with {suffix!r}{hint}{hang}'))
-    others = [name for name in sorted(image_files) if not name.endswith(img_suffix) and _is_image(name)]
-    if others and len(others) < len(image_files) and images != labels:
+    unused = sorted(name for name in image_files if not name.endswith(img_suffix) and _is_image(name))
+    if unused and len(unused) < len(image_files) and images != labels:
         text = f'images do not end with {img_suffix!r} and are not used'
-        found.append(Finding('warning', images, 'img_suffix', text, **some(others)))
+        found.append(Finding('warning', images, 'img_suffix', text, **some(unused)))
     if seg_map_suffix.lower().endswith(('.jpg', '.jpeg')):
         text = 'JPEG is lossy: it smears labels into values that are other classes'
         found.append(Finding('warning', labels, 'seg_map_suffix', text))
@@ -151,7 +144,7 @@ def _nearest_suffix(files: Iterable[str], stems: list[str]) -> tuple[str, int] |
     """The ending that most images have behind a stem of the other folder's, and how many have it."""
     names = [name for name in files if _is_image(name)]
     ends: Counter[str] = Counter()
-    for stem in islice(stems, 10):
+    for stem in stems[:10]:
         ends.update(name.removeprefix(stem) for name in names if name.startswith(stem))
     ends = ends or Counter(Path(name).suffix for name in names)
     if not ends:
@@ -184,22 +177,20 @@ def _check_pairs(
     return found
 
 
-def _ordered(pairs: list[tuple[Path, Path]], empty: set[Path]) -> list[tuple[Path, Path]]:
-    """Empty files first; of the others any beginning is spread evenly over the whole."""
-    places = sorted(range(len(pairs)), key=lambda i: i * GOLDEN % 1)
-    ordered = [pairs[i] for i in places]
-    return sorted(ordered, key=lambda pair: empty.isdisjoint(pair))
+def _ordered(stems: list[str], empty: set[str]) -> list[str]:
+    """Those of empty files first; of the others any beginning is spread evenly over the whole."""
+    places = sorted(range(len(stems)), key=lambda i: i * GOLDEN % 1)
+    return sorted((stems[i] for i in places), key=lambda stem: stem not in empty)
 
 
-def _read_all(pairs: list[tuple[Path, Path]], decode: bool) -> Iterator[_Read]:
-    """Read the pairs, all of them or as many as the time allows."""
+def _read_all(pairs: Iterator[tuple[Path, Path]], count: int, decode: bool, end: float) -> Iterator[_Read]:
+    """Read the pairs, all of them or as many as there is time for until ``end``, a few at least."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         if decode:
             work = threads.map(_read_decoding, pairs)
-            yield from track(work, 'reading images and label maps', total=len(pairs), transient=True)
+            yield from track(work, 'reading images and label maps', total=count, transient=True)
             return
-        end, rest = time.monotonic() + SECONDS, iter(pairs)
-        while batch := list(islice(rest, BATCH)):
+        while batch := list(islice(pairs, BATCH)):
             yield from threads.map(_read, batch)
             if time.monotonic() > end:
                 return
@@ -236,16 +227,21 @@ def _check_files(reads: list[_Read]) -> list[Finding]:
             if text:
                 broken[text].append(path)
     found = [label_maps.in_files('error', '', text, paths) for text, paths in broken.items()]
-    for read in reads:
-        if read.probe is None or read.label_map is None:
-            continue
-        height, width = read.label_map.size
-        stored, shown = (read.probe.width, read.probe.height), read.probe.shown_size
-        if (width, height) != shown:
-            turned = f' as its EXIF orientation {read.probe.orientation} shows it' if stored != shown else ''
-            text = f'{width} x {height}, but image {read.image} is {shown[0]} x {shown[1]}{turned}'
-            found.append(Finding('error', read.label, 'size', text))
+    differ = [read for read in reads if read.probe and read.label_map and _sizes(read)[0] != _sizes(read)[1]]
+    if differ:
+        first = min(differ, key=lambda read: read.label)
+        label, shown, stored = _sizes(first)
+        turned = f' as its EXIF orientation {first.probe.orientation} shows it' if stored != shown else ''
+        text = f'{label[0]} x {label[1]}, but image {first.image} is {shown[0]} x {shown[1]}{turned}'
+        others = some(sorted(read.label.name for read in differ)) if len(differ) > 1 else {}
+        found.append(Finding('error', first.label, 'size', text, **others))
     return found
+
+
+def _sizes(read: _Read) -> tuple[tuple[int, int], ...]:
+    """Width and height of the label map, of the image as loaded, and of the image as stored."""
+    height, width = read.label_map.size
+    return (width, height), read.probe.shown_size, (read.probe.width, read.probe.height)
 
 
 def _check_kinds(reads: list[_Read]) -> list[Finding]:
@@ -256,10 +252,10 @@ def _check_kinds(reads: list[_Read]) -> list[Finding]:
     if turned:
         text = 'the EXIF orientation turns images when they are loaded, and never the label maps'
         found.append(label_maps.in_files('warning', 'EXIF orientation', text, turned))
-    transparent = [path for path, image in probes if _is_tiff(path) and image.mode == 'RGBA']
+    transparent = {path for path, image in probes if _is_tiff(path) and image.mode == 'RGBA'}
     if transparent:
         text = "LoadImageFromFile multiplies a TIFF's colours by its alpha: load with swin_dense.LoadImage"
-        found.append(label_maps.in_files('warning', 'image', text, transparent))
+        found.append(label_maps.in_files('warning', 'image', text, list(transparent)))
     kinds: dict[tuple[int, int], list[Path]] = defaultdict(list)
     for path, image in probes:
         if path in transparent:
@@ -270,10 +266,11 @@ def _check_kinds(reads: list[_Read]) -> list[Finding]:
     for (bands, bits), paths in sorted(kinds.items()):
         if bands not in (1, 3):
             text = f'{bands} channels: LoadImageFromFile loads some of them or none, and does not say so'
-            mend = f'channels={bands}'
+            load = f"dict(type='swin_dense.LoadImage', channels={bands})"
         else:
-            text, mend = f'{bits} bits a value: LoadImageFromFile keeps the upper 8 of 16', ''
-        text += f"; load them with dict(type='swin_dense.LoadImage'{', ' + mend if mend else ''})"
+            text = f'{bits} bits a value: LoadImageFromFile makes 8 of them, for 16 bits the upper'
+            load = "dict(type='swin_dense.LoadImage')"
+        text += f'; load with {load}'
         found.append(label_maps.in_files('warning', 'image', text, paths))
     tiffs = Counter(image.channels for path, image in probes if _is_tiff(path))
     if len(tiffs) > 1:
