@@ -268,7 +268,7 @@ def _check_kinds(reads: list[_Read]) -> list[Finding]:
             text = f'{bands} channels: LoadImageFromFile loads some of them or none, and does not say so'
             load = f"dict(type='swin_dense.LoadImage', channels={bands})"
         else:
-            text = f'{bits} bits a value: LoadImageFromFile makes 8 of them, for 16 bits the upper'
+            text = f'{bits} bits a value: LoadImageFromFile keeps the upper 8 of 16 and loads no others'
             load = "dict(type='swin_dense.LoadImage')"
         text += f'; load with {load}'
         found.append(label_maps.in_files('warning', 'image', text, paths))
