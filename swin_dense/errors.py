@@ -22,6 +22,12 @@ class UnsafeFileError(UserError):
     status = 3
 
 
+class NotFiniteError(UserError):
+    """NaN or infinity where a result is to be computed: there is no figure that would be true."""
+
+    status = 4
+
+
 def exit_on_user_error(main: Callable[[], None]) -> None:
     """Run a tool's ``main()``; print a ``UserError`` as one line on stderr and exit with its status."""
     try:

@@ -4,6 +4,7 @@
 ``locations`` named here, so no config needs ``custom_imports``. One child per family that we use.
 """
 
+from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
@@ -22,4 +23,7 @@ OPTIM_WRAPPERS = Registry(
 )
 TRANSFORMS = Registry(
     'transform', parent=MMENGINE_TRANSFORMS, scope='swin_dense', locations=['swin_dense.data.loading']
+)
+METRICS = Registry(
+    'metric', parent=MMENGINE_METRICS, scope='swin_dense', locations=['swin_dense.evaluate.online']
 )

@@ -2,6 +2,7 @@
 
 python tools/test.py configs/mask_rcnn_swin_t.py work_dirs/mask_rcnn_swin_t/epoch_12.pth --data data/coco
 python tools/test.py configs/mask_rcnn_swin_t.py --predictions results.json --data data/coco
+python tools/test.py configs/upernet_swin_t.py --predictions label_maps --data data/ade
 """
 
 import argparse
@@ -16,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('config', help='config file, of swin_dense, mmdet or mmseg')
     add('checkpoint', nargs='?', help='weights to evaluate')
-    add('--predictions', type=Path, metavar='FILE', help='COCO results to score, with no model')
+    add('--predictions', type=Path, metavar='PATH', help='score these, with no model: as --out writes')
     add('--data', type=Path, metavar='DIR', help='COCO or ADE20K root, replaces every path')
     add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
     add('--work-dir', metavar='DIR', help='where metrics go (work_dirs/CONFIG)')
@@ -38,7 +39,8 @@ def main() -> None:
     from swin_dense.engine import runs
 
     if args.predictions is not None:
-        runs.score(args.config, args.predictions, args.data, args.work_dir)
+        recipe = runs.scoring_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
+        runs.score(recipe, args.predictions, args.data)
         return
     recipe = runs.ready_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
     runs.test(recipe, args.checkpoint, args.launcher, args.out)

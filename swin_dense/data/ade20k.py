@@ -10,7 +10,7 @@ from mmseg.registry import DATASETS
 from PIL import Image
 from rich.progress import track
 
-from swin_dense.data.fields import evaluators, leaf_datasets, loaders, set_classes
+from swin_dense.data.fields import leaf_datasets, loaders, set_classes
 from swin_dense.errors import UserError
 
 # (images, label maps) below the root for train and val; tried in this order
@@ -110,13 +110,6 @@ def check_folders(config: Config) -> None:
                         f'config {config.filename}: {name}_dataloader.dataset.data_prefix.{key}: folder '
                         f'{folder} does not exist (looked for {folder.absolute()}); try --data DIR'
                     )
-
-
-def save_predictions(config: Config, folder: Path) -> None:
-    """Have the test evaluator write a PNG label map for each image into ``folder``."""
-    for metric in evaluators(config, 'test_evaluator'):
-        if str(metric['type']).split('.')[-1] == 'IoUMetric':
-            metric['output_dir'] = str(folder)
 
 
 def _suffix(folder: Path) -> str | None:

@@ -1,17 +1,13 @@
 """COCO folders: where annotations and images lie, and pointing a detection config at them."""
 
 import difflib
-import io
 import json
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from swin_dense.data.fields import evaluators, head_classes, leaf_datasets, loaders, set_classes
 from swin_dense.errors import UserError
@@ -26,14 +22,6 @@ ANNOTATIONS = (
     '{split}/_annotations.coco.json',
 )
 IMAGES = ('{name}', '{split}', '{split}2017', 'images/{name}', 'images/{split}', 'images', '{folder}', '.')
-
-# the 12 values of pycocotools in its order: AP and AR (at most 100 detections unless the name says other)
-SCORES = (
-    *('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'),
-    *('AR@1', 'AR@10', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100'),
-)
-# of a prediction's fields; a mask is RLE
-RESULT_TYPES = {'category_id': int, 'score': (int, float), 'bbox': list, 'segmentation': dict}
 
 
 @dataclass(frozen=True)
@@ -151,9 +139,7 @@ def settle_classes(config: Config) -> None:
     files = dict.fromkeys(Path(leaf.get('data_root') or '') / leaf['ann_file'] for leaf in leaves)
     contents = {path: classes(read(path)) for path in files}
     first = next(iter(files))
-    named = (leaves[0].get('metainfo') or {}).get('classes')
-    if isinstance(named, str):  # a file of names, or ('cat') for ('cat',)
-        named = tuple(list_from_file(named)) if Path(named).is_file() else (named,)
+    named = named_classes(leaves[0])
     wanted = tuple(named or contents[first])
     if not wanted:
         raise UserError(f'annotations {first}: the list "categories" is empty')
@@ -171,11 +157,12 @@ def settle_classes(config: Config) -> None:
     set_classes(config.model, len(wanted))
 
 
-def save_predictions(config: Config, prefix: Path) -> None:
-    """Have the test evaluator write its predictions to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``."""
-    for metric in evaluators(config, 'test_evaluator'):
-        if str(metric['type']).split('.')[-1] == 'CocoMetric':
-            metric['outfile_prefix'] = str(prefix)
+def named_classes(leaf: dict) -> tuple[str, ...] | None:
+    """The classes that a data set's config names, None for those of the annotation file."""
+    named = (leaf.get('metainfo') or {}).get('classes')
+    if isinstance(named, str):  # a file of names, or ('cat') for ('cat',)
+        return tuple(list_from_file(named)) if Path(named).is_file() else (named,)
+    return tuple(named) if named else None
 
 
 def _require(source: str, wanted: Sequence[str], present: Sequence[str], path: Path) -> None:
@@ -184,57 +171,3 @@ def _require(source: str, wanted: Sequence[str], present: Sequence[str], path: P
             near = difflib.get_close_matches(name, present, 1)
             hint = f'; did you mean {near[0]!r}?' if near else ''
             raise UserError(f'{source}: {name!r} is not among the {len(present)} categories of {path}{hint}')
-
-
-def score(annotations: Path, predictions: Path) -> dict[str, float]:
-    """All 12 COCO values for each kind of prediction in a result file, by pycocotools itself.
-
-    Args:
-        annotations: ground truth in COCO layout.
-        predictions: a list of ``{image_id, category_id, score, bbox and / or segmentation}``.
-
-    Returns:
-        ``bbox_mAP``, ``bbox_mAP_50``, ... ``segm_AR_l@100``; -1 where no object is of that size.
-
-    Raises:
-        UserError: a file that is missing, not JSON, empty, or names images that the ground truth lacks.
-    """
-    try:
-        results = json.loads(predictions.read_bytes())
-    except OSError as error:
-        raise UserError(f'predictions {predictions} cannot be read: {error}') from error
-    except ValueError as error:
-        raise UserError(f'predictions {predictions} cannot be read as JSON: {error}') from error
-    if not isinstance(results, list) or not results or not all(isinstance(x, dict) for x in results):
-        raise UserError(f'predictions {predictions}: not a list of COCO results')
-    kinds = {kind: key for kind, key in (('bbox', 'bbox'), ('segm', 'segmentation')) if key in results[0]}
-    if not kinds:
-        raise UserError(f"predictions {predictions}: entry 0 has neither 'bbox' nor 'segmentation'")
-    for number, result in enumerate(results):
-        for field in ('category_id', 'score', *kinds.values()):
-            if not isinstance(result.get(field), RESULT_TYPES[field]):
-                raise UserError(f'predictions {predictions}: entry {number}: no {field!r}, or no valid one')
-    known = {image['id'] for image in read(annotations)['images']}
-    strangers = {result.get('image_id') for result in results} - known
-    if strangers:
-        raise UserError(
-            f'predictions {predictions}: image_id {sorted(strangers, key=str)[0]} is not in {annotations} '
-            f'({len(strangers)} such images)'
-        )
-    with redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
-        metrics: dict[str, float] = {}
-        for kind in kinds:
-            evaluation = COCOeval(truth, truth.loadRes(_of_kind(results, kind)), kind)
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-            names = (f'{kind}_{name}' for name in SCORES)
-            metrics.update(zip(names, map(float, evaluation.stats), strict=True))
-    return metrics
-
-
-def _of_kind(results: list[dict], kind: str) -> list[dict]:
-    """The results with the entries of one kind: beside a box, a mask would be given the box's area."""
-    dropped = 'bbox' if kind == 'segm' else 'segmentation'
-    return [{key: value for key, value in result.items() if key != dropped} for result in results]

@@ -1,7 +1,6 @@
 """Whole runs: a config made ready from the command line, training, testing, scoring."""
 
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from swin_dense.engine.hooks import HeaderHook, MetricsHook, PictureHook, Progre
 from swin_dense.engine.launch import start_processes
 from swin_dense.engine.runner import Runner
 from swin_dense.errors import UserError
+from swin_dense.evaluate import ade20k as label_maps
+from swin_dense.evaluate import offline, online
 from swin_dense.report import terminal
 from swin_dense.report.metrics import as_fractions, save
 
@@ -53,8 +54,27 @@ def ready_config(
     return config
 
 
+def scoring_config(
+    path: str,
+    options: Sequence[str] = (),
+    data: Path | None = None,
+    classes: Path | None = None,
+    work_dir: str | None = None,
+) -> Config:
+    """The config of a scoring without a model; arguments as ``ready_config``'s.
+
+    Of a COCO folder it needs the annotations to score against, and no images.
+    """
+    config = configs.load(path, options)
+    if configs.task(config) == 'segmentation':
+        return ready_config(path, options, data, classes, work_dir)
+    config.work_dir = work_dir or config.get('work_dir') or f'work_dirs/{Path(path).stem}'
+    return config
+
+
 def train(config: Config, launcher: str = 'none') -> None:
-    """Train and evaluate; checkpoints, log, metrics and pictures go to ``config.work_dir``."""
+    """Train and evaluate; checkpoints, log, metrics, predictions and pictures go to ``config.work_dir``."""
+    online.keep_predictions(config, Path(config.work_dir))
     with terminal.quiet_hosts():
         _runner(config, launcher).train()
 
@@ -72,42 +92,58 @@ def test(config: Config, checkpoint: str, launcher: str = 'none', out: Path | No
         The metrics as the host's evaluator returns them.
     """
     config.load_from, config.resume = checkpoint, False
-    detection = configs.task(config) == 'detection'
-    with tempfile.TemporaryDirectory() as scratch, terminal.quiet_hosts():
-        if out is not None and detection:
-            coco.save_predictions(config, Path(scratch) / 'predictions')
-        elif out is not None:
-            ade20k.save_predictions(config, out)
+    online.keep_predictions(config, Path(config.work_dir))
+    with terminal.quiet_hosts():
         metrics = _runner(config, launcher).test()
-        if out is not None and detection and is_main_process():
-            written = [Path(scratch) / f'predictions.{kind}.json' for kind in ('segm', 'bbox')]
-            found = [path for path in written if path.is_file()]
-            if not found:
-                raise UserError(f'--out {out}: the test_evaluator of {config.filename} has no CocoMetric')
-            out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(found[0], out)
-    if out is not None:
+    if out is not None and is_main_process():
+        _hand_out(config, out)
         terminal.say(f'predictions written to {out}')
     return metrics
 
 
-def score(
-    config_path: str, predictions: Path, data: Path, work_dir: str | None = None
-) -> dict[str, float | None]:
-    """Score saved COCO predictions, with no model: all 12 values of each kind, as pycocotools does.
+def score(config: Config, predictions: Path, data: Path | None = None) -> dict[str, float | None]:
+    """Score saved predictions, with no model, as the run does that would write them.
 
     Args:
-        config_path: a detection config.
-        predictions: a COCO result file with ``bbox`` or ``segmentation`` entries.
+        config: as ``scoring_config`` returns it.
+        predictions: COCO results, a file or the folder of a run (detection); a folder of PNG label maps.
         data: root of a COCO folder; its validation annotations are the ground truth.
-        work_dir: where ``metrics.json`` goes; ``work_dirs/CONFIG`` if None.
+
+    Returns:
+        The metrics as fractions; they, and what is known of each class, are also in ``config.work_dir``
+        (``metrics.json``, ``evaluation.json``).
     """
-    if configs.task(configs.load(config_path)) != 'detection':
-        raise UserError(f'--predictions scores COCO results, but {config_path} is a segmentation config')
-    metrics = as_fractions(coco.score(coco.find_annotations(data, 'val'), predictions), 'detection')
+    task = configs.task(config)
+    if task == 'detection':
+        found = offline.detection(config, predictions, data)
+    else:
+        found = offline.segmentation(config, predictions)
+    metrics = as_fractions(found.metrics, task)
     terminal.show_metrics(f'{predictions}', metrics)
-    save(metrics, Path(work_dir or f'work_dirs/{Path(config_path).stem}'))
+    for title, rows in found.classes.items():
+        terminal.show_rows(title, rows)
+    for line in found.notes:
+        terminal.say(line)
+    save(metrics, Path(config.work_dir))
+    offline.save(found, Path(config.work_dir))
     return metrics
+
+
+def _hand_out(config: Config, out: Path) -> None:
+    """Copy the predictions that the evaluation left: the label maps, or the masks with their boxes."""
+    prefix = online.output(config)
+    if prefix is None:
+        raise UserError(
+            f'--out {out}: the test_evaluator of {config.filename} has no CocoMetric or IoUMetric'
+        )
+    if configs.task(config) == 'segmentation':
+        out.mkdir(parents=True, exist_ok=True)
+        for sample in label_maps.samples(config):
+            shutil.copyfile(prefix / f'{sample.image.stem}.png', out / f'{sample.image.stem}.png')
+        return
+    written = [Path(f'{prefix}.{kind}.json') for kind in ('segm', 'bbox')]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(next(path for path in written if path.is_file()), out)
 
 
 def _runner(config: Config, launcher: str) -> Runner:

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from mmengine.dist import is_main_process
@@ -96,5 +96,19 @@ def show_metrics(title: str, metrics: Mapping[str, float | None]) -> None:
         table.add_column(KINDS.get(kind, ''), justify='right')
     for metric, row in cells.items():
         table.add_row(metric, *(row.get(kind, '') for kind in kinds))
+    console.print(title, style='bold', markup=False)
+    console.print(table)
+
+
+def show_rows(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Print a table with a line for each row and a column for each key; fractions with three digits."""
+    if not is_main_process() or not rows:
+        return
+    table = Table()
+    for name in rows[0]:
+        table.add_column(name, justify='left' if name == 'name' else 'right')
+    for row in rows:
+        cells = (f'{v:.3f}' if isinstance(v, float) else '-' if v is None else str(v) for v in row.values())
+        table.add_row(*map(escape, cells))
     console.print(title, style='bold', markup=False)
     console.print(table)

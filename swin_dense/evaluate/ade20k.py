@@ -1,0 +1,169 @@
+"""Label maps against ground truth: exact counts of pixels, and the IoU and accuracy that follow."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from swin_dense.data.fields import leaf_datasets
+from swin_dense.errors import UserError
+
+UNLABELLED = 255
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image with its ground truth.
+
+    Attributes:
+        image, truth: files.
+        reduced: label 0 means unlabelled, and class 0 is label 1.
+    """
+
+    image: Path
+    truth: Path
+    reduced: bool
+
+
+@dataclass
+class Counted:
+    """Pixels of a data set, counted.
+
+    Attributes:
+        classes: C names.
+        images: for each sample (C, C + 1) int64 pixels: a row for each true class, a column for each
+            predicted one, the last for no prediction.
+        samples: the images, in the order of ``images``.
+        without: names of the images that have no prediction; all their pixels are in the last column.
+    """
+
+    classes: tuple[str, ...]
+    images: list[np.ndarray]
+    samples: list[Sample]
+    without: list[str]
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(C, C + 1) int64 pixels of all images."""
+        return sum(self.images, np.zeros((len(self.classes), len(self.classes) + 1), np.int64))
+
+
+def build(leaf: dict) -> BaseSegDataset:
+    """The data set of a config, without its pipeline: what it lists, not what it loads."""
+    return DATASETS.build({**leaf, 'pipeline': [], 'lazy_init': False, 'test_mode': True})
+
+
+def samples(config: Config) -> list[Sample]:
+    """What the config's test loader evaluates."""
+    found = []
+    for leaf in leaf_datasets(config.test_dataloader.dataset):
+        dataset = build(leaf)
+        for i in range(len(dataset)):
+            entry = dataset.get_data_info(i)
+            paths = Path(entry['img_path']), Path(entry['seg_map_path'])
+            found.append(Sample(*paths, bool(entry['reduce_zero_label'])))
+    return found
+
+
+def count(found: list[Sample], classes: tuple[str, ...], predictions: Path) -> Counted:
+    """Compare a folder of PNG label maps, as ``--out`` writes them, with the ground truth.
+
+    Args:
+        found: the images to score, each with a map ``NAME.png`` in the folder.
+        classes: their names.
+        predictions: the folder; with ``reduced`` samples, class 0 is written as 1.
+
+    Raises:
+        UserError: the folder is missing, or a label map is broken, of another size, or has a label that
+            is no class.
+    """
+    if not predictions.is_dir():
+        raise UserError(f'predictions {predictions}: no folder of PNG label maps')
+    names = [sample.image.stem for sample in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f'predictions {predictions}: two images of the data set are called {twice[0]}')
+    result = Counted(classes, [], found, [])
+    for sample in found:
+        truth = read_labels(sample.truth, len(classes), sample.reduced)
+        path = predictions / f'{sample.image.stem}.png'
+        if path.is_file():
+            predicted = read_labels(path, len(classes), sample.reduced)
+        else:
+            result.without.append(sample.image.name)
+            predicted = np.full_like(truth, len(classes))
+        if predicted.shape != truth.shape:
+            sizes = (f'{shape[1]}x{shape[0]}' for shape in (predicted.shape, truth.shape))
+            raise UserError(f'predictions {path}: {next(sizes)} pixels, the ground truth has {next(sizes)}')
+        result.images.append(confusion(truth, predicted, len(classes)))
+    return result
+
+
+def read_labels(path: Path, classes: int, reduced: bool) -> np.ndarray:
+    """A label map as (H, W) int64 classes; ``classes`` where there is no label.
+
+    Raises:
+        UserError: it cannot be read, is a colour image, or has a label that is no class.
+    """
+    try:
+        with Image.open(path) as file:
+            labels = np.asarray(file).astype(np.int64)  # of a palette PNG, the indices
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f'label map {path} cannot be read as an image') from error
+    if labels.ndim != 2:
+        raise UserError(f'label map {path} is a colour image: a label map has one channel')
+    unlabelled = labels == UNLABELLED
+    if reduced:
+        unlabelled |= labels == 0
+        labels = labels - 1
+    strange = (labels >= classes) & ~unlabelled
+    if strange.any():
+        value = int(labels[strange].max()) + reduced
+        raise UserError(f'label map {path}: label {value}, but there are {classes} classes')
+    labels[unlabelled] = classes
+    return labels
+
+
+def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """(C, C + 1) int64 pixels of a pair of (H, W) maps in which ``classes`` means no label."""
+    known = truth < classes
+    pairs = truth[known] * (classes + 1) + predicted[known]
+    return np.bincount(pairs, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
+
+
+def metrics(matrix: np.ndarray) -> dict[str, float]:
+    """aAcc, mIoU and mAcc in percent, NaN where nothing is labelled; as mmseg defines them."""
+    values = ratios(matrix)
+    hits, labelled = np.diag(matrix).sum(), matrix.sum()
+    means = {f'm{name}': _mean(values[name]) for name in ('IoU', 'Acc')}
+    return {'aAcc': 100.0 * hits / labelled if labelled else float('nan'), **means}
+
+
+def ratios(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """(C,) IoU and Acc of each class, from 0 to 1; NaN where it is neither there nor predicted."""
+    hits, labelled = np.diag(matrix).astype(float), matrix.sum(axis=1)
+    union = labelled + matrix[:, :-1].sum(axis=0) - hits
+    with np.errstate(invalid='ignore'):
+        return {'IoU': hits / union, 'Acc': hits / labelled}
+
+
+def per_class(counted: Counted) -> list[dict]:
+    """For each class its name, share of the labelled pixels, pixels, IoU and Acc; None where undefined."""
+    matrix = counted.matrix
+    values = ratios(matrix)
+    rows = []
+    for i, name in enumerate(counted.classes):
+        pixels = int(matrix[i].sum())
+        row = dict(name=name, pixels=pixels, share=pixels / max(1, int(matrix.sum())))
+        row |= {key: None if np.isnan(v[i]) else float(v[i]) for key, v in values.items()}
+        rows.append(row)
+    return rows
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return 100.0 * float(defined.mean()) if len(defined) else float('nan')

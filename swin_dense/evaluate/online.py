@@ -1,0 +1,100 @@
+"""The hosts' metrics in a run, where they fall short: NaN, counts above 2^24, annotation 0, nothing found."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmdet.evaluation import CocoMetric as MMDetCocoMetric
+from mmengine.config import Config
+from mmseg.evaluation import IoUMetric as MMSegIoUMetric
+
+from swin_dense.data.fields import evaluators
+from swin_dense.errors import NotFiniteError
+from swin_dense.evaluate.coco import Rules, mend, score_entries
+from swin_dense.evaluate.results import FIELDS
+from swin_dense.registry import METRICS
+from swin_dense.report.metrics import COCO_ITEMS
+from swin_dense.report.terminal import say
+
+# where each writes its predictions; CocoMetric adds .bbox.json and .segm.json
+OUTPUTS = {'CocoMetric': 'outfile_prefix', 'IoUMetric': 'output_dir'}
+
+
+@METRICS.register_module()
+class CocoMetric(MMDetCocoMetric):
+    """mmdet's, for annotation files and predictions that it computes something wrong from."""
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Refuse NaN and infinity, of which pycocotools makes an AP of 1."""
+        for sample in data_samples:
+            for name in ('bboxes', 'scores'):
+                if not torch.isfinite(sample['pred_instances'][name]).all():
+                    raise NotFiniteError(
+                        f'predictions of image {sample["img_id"]} ({sample.get("img_path", "")}): '
+                        f'{name} are NaN or infinite: no AP'
+                    )
+        super().process(data_batch, data_samples)
+
+    def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict[str, str]:
+        """Write the files; masks that another model left there are not this one's."""
+        written = super().results2json(results, outfile_prefix)
+        if 'segm' not in written:
+            Path(f'{outfile_prefix}.segm.json').unlink(missing_ok=True)
+        return written
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """With the annotations mended; without a single detection, 0."""
+        if self._coco_api is not None:
+            mend(self._coco_api)
+        found = super().compute_metrics(results)
+        if found or self.format_only or self._coco_api is None:
+            return found
+        say('no detections at all: every AP is 0')
+        rules = Rules(limits=tuple(self.proposal_nums), classes=tuple(self.dataset_meta['classes']))
+        kinds = [kind for kind in self.metrics if kind in FIELDS]
+        scores = [score_entries(self._coco_api, kind, [], rules).metrics() for kind in kinds]
+        reported = tuple(f'_{item}' for item in COCO_ITEMS)
+        return {k: value for kind in scores for k, value in kind.items() if k.endswith(reported)}
+
+
+@METRICS.register_module()
+class IoUMetric(MMSegIoUMetric):
+    """mmseg's, with exact counts: its float32 sums lose pixels above 2^24."""
+
+    @staticmethod
+    def intersect_and_union(
+        pred_label: torch.Tensor, label: torch.Tensor, num_classes: int, ignore_index: int
+    ) -> tuple[torch.Tensor, ...]:
+        """(C,) intersection, union, predicted and labelled pixels; float64, exact up to 2^53."""
+        kept = label != ignore_index
+        predicted, label = pred_label[kept].long(), label[kept].long()
+        maps = (predicted[predicted == label], predicted, label)
+        # values that are no class count for none, as in the host's histogram
+        hits, found, real = (
+            torch.bincount(m[(m >= 0) & (m < num_classes)], minlength=num_classes).cpu().double()
+            for m in maps
+        )
+        return hits, found + real - hits, found, real
+
+
+def keep_predictions(config: Config, folder: Path) -> None:
+    """Have the evaluators leave their predictions in ``folder``, and count with our metrics.
+
+    ``predictions.bbox.json`` and ``predictions.segm.json``, or PNG label maps in ``predictions/``.
+    """
+    for name in ('val_evaluator', 'test_evaluator'):
+        for metric in evaluators(config, name):
+            scope, _, kind = str(metric['type']).rpartition('.')
+            if kind in OUTPUTS:
+                metric.setdefault(OUTPUTS[kind], str(folder / 'predictions'))
+            if kind in OUTPUTS and scope in ('', 'mmdet', 'mmseg'):
+                metric['type'] = f'swin_dense.{kind}'
+
+
+def output(config: Config) -> Path | None:
+    """Where the test evaluator writes: a prefix of file names, or a folder. None if it has no such metric."""
+    for metric in evaluators(config, 'test_evaluator'):
+        kind = str(metric['type']).split('.')[-1]
+        if kind in OUTPUTS:
+            return Path(metric[OUTPUTS[kind]])
+    return None
