@@ -147,4 +147,6 @@ def save(found: Evaluated, folder: Path) -> Path:
 
 
 def _without(count: int, images: int) -> str:
+    if not count:
+        return f'each of the {images} images has a prediction'
     return f'{count} of {images} images have no prediction: they count, as wholly missed'

@@ -1,0 +1,195 @@
+"""One self-contained HTML page about a run, or about predictions alone."""
+
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from mmengine.config import Config
+
+from swin_dense.data import ade20k, coco
+from swin_dense.data.fields import leaf_datasets
+from swin_dense.engine import config as configs
+from swin_dense.errors import UserError
+from swin_dense.evaluate import confusion, offline
+from swin_dense.evaluate.results import FIELDS
+from swin_dense.report import gallery, history, pictures
+from swin_dense.report.history import Curves
+
+# the figures at the top, and what they mean to a person who has never met them
+HEADLINES = {
+    'bbox_mAP': ('box mAP', 'average precision of the boxes over IoU 0.50 to 0.95; 1 is perfect'),
+    'segm_mAP': ('mask mAP', 'average precision of the masks over IoU 0.50 to 0.95; 1 is perfect'),
+    'bbox_mAP_50': ('box AP50', 'the same where half an overlap (IoU 0.5) is enough'),
+    'segm_mAP_50': ('mask AP50', 'the same where half an overlap (IoU 0.5) is enough'),
+    'mIoU': ('mIoU', 'overlap of predicted and true area, mean over the classes; 1 is perfect'),
+    'aAcc': ('pixel accuracy', 'share of the labelled pixels with the right class'),
+    'mAcc': ('mean accuracy', 'share of each class that is found, mean over the classes'),
+}
+HINTS = {
+    'objects': 'annotated objects, without crowds',
+    'detections': 'predictions of any score',
+    'AP': 'average precision over IoU 0.50 to 0.95',
+    'AP50': 'average precision at IoU 0.50',
+    'AP75': 'average precision at IoU 0.75',
+    'AP_s': 'AP of objects below 32x32 pixels',
+    'AP_m': 'AP of objects from 32x32 to 96x96 pixels',
+    'AP_l': 'AP of objects above 96x96 pixels',
+    'AR@100': 'average recall with 100 detections an image',
+    'IoU': 'intersection over union of predicted and true pixels',
+    'Acc': 'share of the true pixels that are found',
+    'share': 'share of the labelled pixels',
+}
+MINOR = ('detections', 'AP75', 'AP_s', 'AP_m', 'AP_l', 'pixels')  # columns that a phone leaves out
+
+
+@dataclass
+class Page:
+    """What the page shows, in the form of JSON; see ``page.js``."""
+
+    title: str
+    task: str
+    headlines: list[dict]
+    counts: dict[str, int]
+    classes: list[str]
+    colours: list[str]
+    tables: list[dict]
+    curves: dict[str, dict[str, list[float]]]
+    confusion: dict
+    gallery: dict
+    notes: list[str] = field(default_factory=list)
+    history: dict[str, Curves] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def of_run(work_dir: Path, data: Path | None = None) -> Page:
+    """The page of a run, from its work directory; no model is needed.
+
+    Args:
+        work_dir: with the config that the run saved there, its log and its last predictions.
+        data: root of the data set, where it is no longer where the run found it.
+
+    Raises:
+        UserError: the folder is no run's, or something in it is missing or broken.
+    """
+    dumped = sorted(work_dir.glob('*.py'), key=lambda path: path.stat().st_mtime)
+    config = configs.load(str(dumped[-1]))
+    task = configs.task(config)
+    predictions = work_dir / 'predictions' if task == 'segmentation' else work_dir
+    page = _of_predictions(config, predictions, data, work_dir.resolve().name)
+    records = history.read_scalars(work_dir)
+    page.history = history.learning_curves(records, task)
+    page.facts = history.facts(config, work_dir.resolve(), records)
+    return page
+
+
+def of_predictions(predictions: Path, data: Path) -> Page:
+    """The page of predictions alone: COCO results, or a folder of label maps.
+
+    Args:
+        predictions: as ``tools/test.py --out`` writes them.
+        data: root of the COCO or ADE20K folder with the ground truth.
+    """
+    detection = predictions.is_file() or any(
+        (predictions / f'predictions.{kind}.json').is_file() for kind in FIELDS
+    )
+    base = dict(model={}, default_scope='mmdet' if detection else 'mmseg')
+    if detection:
+        leaf = dict(type='CocoDataset')
+        metric = dict(type='CocoMetric', metric=list(FIELDS))
+    else:
+        leaf, metric = dict(type='BaseSegDataset'), dict(type='IoUMetric')
+    config = Config({**base, 'test_dataloader': dict(dataset=leaf), 'test_evaluator': metric})
+    if not detection:
+        ade20k.point_at(config, data)
+        ade20k.settle_classes(config, data, None)
+    return _of_predictions(config, predictions, data, predictions.resolve().stem)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run's work directory: it holds the config that the run saved."""
+    return path.is_dir() and any(path.glob('*.py'))
+
+
+def save(page: Page, path: Path) -> Path:
+    """Write the page; everything that it shows is in the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(fill(page), encoding='utf-8')
+    return path
+
+
+def fill(page: Page) -> str:
+    """The page as HTML. No name in it can become markup or code."""
+    folder = files('swin_dense.report')
+    parts = {
+        name: (folder / name).read_text(encoding='utf-8') for name in ('page.html', 'page.css', 'page.js')
+    }
+    # in a script element only '<' could end it, or begin a comment
+    data = json.dumps(vars(page), allow_nan=False, ensure_ascii=True).replace('<', '\\u003c')
+    text = parts['page.html'].replace('{{css}}', parts['page.css']).replace('{{js}}', parts['page.js'])
+    # the data last: what it holds is looked at by no replacement
+    return text.replace('{{title}}', html.escape(page.title)).replace('{{data}}', data)
+
+
+def _of_predictions(config: Config, predictions: Path, data: Path | None, title: str) -> Page:
+    if configs.task(config) == 'detection':
+        return _detection(config, predictions, data, title)
+    if data is not None:
+        ade20k.point_at(config, data)
+    return _segmentation(config, predictions, title)
+
+
+def _detection(config: Config, predictions: Path, data: Path | None, title: str) -> Page:
+    scores = offline.detection_scores(config, predictions, data)
+    found = offline.of_detections(scores)
+    if data is not None:
+        images = coco.find_split(data, 'val').images
+    else:
+        leaf = leaf_datasets(config.test_dataloader.dataset)[0]
+        images = Path(leaf.get('data_root') or '') / ((leaf.get('data_prefix') or {}).get('img') or '')
+    outcomes = confusion.outcomes(scores[-1])
+    return _page(found, 'detection', title, gallery.of_detections(scores[-1], outcomes, images))
+
+
+def _segmentation(config: Config, predictions: Path, title: str) -> Page:
+    counted = offline.count(config, predictions)
+    found = offline.of_label_maps(counted)
+    found.metrics = {name: value / 100 for name, value in found.metrics.items()}
+    return _page(found, 'segmentation', title, gallery.of_label_maps(counted, predictions))
+
+
+def _page(found: offline.Evaluated, task: str, title: str, entries: list[gallery.Entry]) -> Page:
+    if not found.names:
+        raise UserError('the ground truth has no classes')
+    return Page(
+        title=title,
+        task=task,
+        headlines=_headlines(found.metrics),
+        counts=found.counts,
+        classes=found.names,
+        colours=['#{:02x}{:02x}{:02x}'.format(*colour) for colour in pictures.colours(len(found.names))],
+        tables=[_table(name, rows) for name, rows in found.classes.items()],
+        curves=found.curves,
+        confusion=dict(counts=found.confusion, unit='objects' if task == 'detection' else 'pixels'),
+        gallery=dict(items=gallery.embed(entries), total=len(entries)),
+        notes=found.notes,
+    )
+
+
+def _headlines(metrics: Mapping[str, float]) -> list[dict]:
+    """The figures at the top; -1 and NaN are undefined."""
+    return [
+        dict(label=label, hint=hint, value=metrics[name] if metrics[name] >= 0 else None)
+        for name, (label, hint) in HEADLINES.items()
+        if name in metrics
+    ]
+
+
+def _table(title: str, rows: list[dict]) -> dict:
+    columns = [
+        dict(key=key, label='class' if key == 'name' else key, hint=HINTS.get(key, ''), minor=key in MINOR)
+        for key in rows[0]
+    ]
+    return dict(title=title, columns=columns, rows=rows)

@@ -1,0 +1,41 @@
+"""Make one HTML page of a run, or of saved predictions: figures, curves and a gallery. No model is needed.
+
+python tools/report.py work_dirs/mask_rcnn_swin_t
+python tools/report.py results.json --data data/coco
+python tools/report.py label_maps --data data/ade --out report.html
+"""
+
+import argparse
+from pathlib import Path
+
+from swin_dense import hosts
+from swin_dense.errors import UserError, exit_on_user_error
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Make one HTML page of a run, or of saved predictions.')
+    add = parser.add_argument
+    add('source', type=Path, help='work directory of a run, COCO results, or a folder of PNG label maps')
+    add('--data', type=Path, metavar='DIR', help="COCO or ADE20K root (the run's own)")
+    add('--out', type=Path, metavar='FILE', help='the page (report.html in the work directory)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    if not args.source.exists():
+        raise UserError(f'{args.source} does not exist (looked for {args.source.absolute()})')
+    hosts.prepare()
+    from swin_dense.report import page, terminal
+
+    run = page.is_run(args.source)
+    if not run and args.data is None:
+        raise UserError(f'{args.source} is no run (it holds no config): --data DIR names the ground truth')
+    with terminal.quiet_hosts():
+        content = page.of_run(args.source, args.data) if run else page.of_predictions(args.source, args.data)
+    default = args.source / 'report.html' if args.source.is_dir() else args.source.with_suffix('.html')
+    terminal.say(f'report: {page.save(content, args.out or default)}')
+
+
+if __name__ == '__main__':
+    exit_on_user_error(main)
