@@ -67,12 +67,11 @@ class IoUMetric(MMSegIoUMetric):
     ) -> tuple[torch.Tensor, ...]:
         """(C,) intersection, union, predicted and labelled pixels; float64, exact up to 2^53."""
         kept = label != ignore_index
-        predicted, label = pred_label[kept].long(), label[kept].long()
+        predicted, label = pred_label[kept], label[kept]
         maps = (predicted[predicted == label], predicted, label)
         # values that are no class count for none, as in the host's histogram
         hits, found, real = (
-            torch.bincount(m[(m >= 0) & (m < num_classes)], minlength=num_classes).cpu().double()
-            for m in maps
+            torch.bincount(m[m >= 0], minlength=num_classes)[:num_classes].cpu().double() for m in maps
         )
         return hits, found + real - hits, found, real
 

@@ -159,7 +159,6 @@ for (const [title, group] of Object.entries(data.history)) {
 }
 
 // confusion
-const MATRIX = 12;
 function confusion() {
   const { counts, unit } = data.confusion;
   const extra = data.task === 'detection' ? 'background' : 'no prediction';
@@ -171,7 +170,8 @@ function confusion() {
       + 'found, the last row what was found where nothing is. Predictions with a score of at least 0.5, matched at IoU 0.5.'
     : 'Each row is what the pixels of a class were taken for, in percent of the row.';
   const tint = (i, j, share) => `background:rgba(var(--${i === j ? 'heat' : 'wrong'}),${(0.04 + 0.76 * share).toFixed(3)})`;
-  if (data.classes.length <= MATRIX) {
+  const room = at('matrix').clientWidth;
+  if (columns.length * 36 + Math.min(190, room / 3) <= room) {
     const head = make('tr', {}, make('td', {}, 'true ↓ predicted →'), ...columns.filter((_, j) => kept[j]).map((name) => make('th', { scope: 'col' }, name)));
     const body = rows.map(({ name, row, total, i }) => make('tr', {}, make('th', { scope: 'row' }, name), ...row.map((n, j) => (
       kept[j] ? make('td', { style: tint(i, j, n / total), title: `${name} as ${columns[j]}: ${n.toLocaleString('en-US')} ${unit}` },
@@ -262,16 +262,26 @@ function refresh(focus) {
     for (const button of at(id).children) button.setAttribute('aria-pressed', String(button.dataset.value === state[key]));
   }
   stage(list);
+  const names = list.map((item) => item.name).join('\n');
+  if (names !== listed) thumbs(list);
+  listed = names;
+  [...at('thumbs').children].forEach((thumb, i) => thumb.setAttribute('aria-current', String(i === state.index)));
+  const current = at('thumbs').children[state.index];
+  if (!current) return;
+  if (focus) current.focus({ preventScroll: true });
+  const low = current.offsetTop - at('thumbs').offsetTop;
+  const hidden = low < at('thumbs').scrollTop || low + current.offsetHeight > at('thumbs').scrollTop + at('thumbs').clientHeight;
+  if (hidden) at('thumbs').scrollTop = low - 8;
+}
+let listed = null;
+function thumbs(list) {
   at('thumbs').replaceChildren(...list.map((item, i) => {
     const button = make('button', { type: 'button', class: 'thumb', 'aria-label': `${item.name}, ${number(item.value)}` },
-      item.missing ? null : make('img', { src: item.photo, alt: '', loading: 'lazy' }), make('span', {}, item.value.toFixed(2)));
-    button.setAttribute('aria-current', String(i === state.index));
-    button.addEventListener('click', () => { state.index = i; refresh(true); at('stage').scrollIntoView({ block: 'nearest' }); });
+      item.missing ? null : make('img', { src: item.photo, alt: '' }), make('span', {}, item.value.toFixed(2)));
+    button.addEventListener('click', () => { state.index = i; refresh(true); });
     return button;
   }));
-  if (focus && list.length && at('thumbs').contains(focus === true ? at('thumbs').children[state.index] : focus)) {
-    at('thumbs').children[state.index].focus({ preventScroll: true });
-  }
+  at('thumbs').scrollTop = 0;
 }
 function step(by, focus) { state.index += by; refresh(focus); }
 buttons(at('ranks'), RANKS, 'rank');

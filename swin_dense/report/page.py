@@ -144,13 +144,21 @@ def _of_predictions(config: Config, predictions: Path, data: Path | None, title:
 def _detection(config: Config, predictions: Path, data: Path | None, title: str) -> Page:
     scores = offline.detection_scores(config, predictions, data)
     found = offline.of_detections(scores)
-    if data is not None:
-        images = coco.find_split(data, 'val').images
-    else:
-        leaf = leaf_datasets(config.test_dataloader.dataset)[0]
-        images = Path(leaf.get('data_root') or '') / ((leaf.get('data_prefix') or {}).get('img') or '')
+    images = _images(config, data, found.notes)
     outcomes = confusion.outcomes(scores[-1])
     return _page(found, 'detection', title, gallery.of_detections(scores[-1], outcomes, images))
+
+
+def _images(config: Config, data: Path | None, notes: list[str]) -> Path:
+    """Where the file names of the ground truth lead; the figures need no images."""
+    if data is None:
+        leaf = leaf_datasets(config.test_dataloader.dataset)[0]
+        return Path(leaf.get('data_root') or '') / ((leaf.get('data_prefix') or {}).get('img') or '')
+    try:
+        return coco.find_split(data, 'val').images
+    except UserError as error:
+        notes.append(str(error))
+        return data
 
 
 def _segmentation(config: Config, predictions: Path, title: str) -> Page:

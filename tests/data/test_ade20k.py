@@ -366,12 +366,3 @@ def test_a_type_that_does_not_exist(tmp_path: Path):
     config = recipe()
     config.train_dataloader.dataset.type = 'ADE2KDataset'
     assert "'ADE2KDataset' is not registered" in message(settled, config, data_set(tmp_path))
-
-
-def test_predictions_are_saved_by_the_iou_metric_alone(tmp_path: Path):
-    config = recipe()
-    config.test_evaluator = [config.test_evaluator, dict(type='DumpResults', out_file_path='a.pkl')]
-    ade20k.save_predictions(config, tmp_path / 'maps')
-    assert config.test_evaluator[0].output_dir == str(tmp_path / 'maps')
-    assert 'output_dir' not in config.test_evaluator[1]
-    assert 'output_dir' not in config.val_evaluator

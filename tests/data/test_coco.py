@@ -1,4 +1,4 @@
-"""COCO folders: what is found, how configs are pointed at it, and scores held against published ones."""
+"""COCO folders: what is found, and how configs are pointed at it."""
 
 import copy
 import json
@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from pycocotools import mask as rle
 
 from swin_dense.data import coco, fields
 from swin_dense.engine import config as configs
@@ -361,106 +360,3 @@ def test_without_data_the_missing_file_is_named(tmp_path: Path, monkeypatch: pyt
     text = message(coco.settle_classes, config)
     assert 'annotations data/shapes/coco/annotations/instances_' in text
     assert 'do not exist' in text
-
-
-@pytest.mark.parametrize('wrapped', [False, True], ids=['a metric', 'a list of metrics'])
-def test_predictions_are_saved_by_the_coco_metric_alone(tmp_path: Path, wrapped: bool):
-    config = recipe()
-    if wrapped:
-        config.test_evaluator = [config.test_evaluator, dict(type='DumpResults', out_file_path='a.pkl')]
-    coco.save_predictions(config, tmp_path / 'predictions')
-    metric = config.test_evaluator[0] if wrapped else config.test_evaluator
-    assert metric.outfile_prefix == str(tmp_path / 'predictions')
-    assert str(tmp_path) not in str(config.val_evaluator)
-    if wrapped:
-        assert 'outfile_prefix' not in config.test_evaluator[1]
-
-
-@pytest.mark.parametrize('kind', ['bbox', 'segm'])
-def test_published_scores(shared: Callable[[str], Path], kind: str):
-    folder = shared('eval') / 'cocoapi-fake100'
-    scores = coco.score(
-        coco.find_annotations(folder, 'val'), folder / f'instances_val2014_fake{kind}100_results.json'
-    )
-    published = json.loads((folder / 'expected.json').read_text())
-    expected = {f'{kind}_{name}': value for name, value in zip(coco.SCORES, published[kind], strict=True)}
-    assert scores == pytest.approx(expected, abs=1e-6)
-
-
-def results(path: Path, **changes: object) -> Path:
-    entries = [
-        dict(image_id=7, category_id=i, score=0.9, bbox=[2 * i, 3, 10, 12]) | changes for i in (1, 2, 3)
-    ]
-    path.write_text(json.dumps(entries))
-    return path
-
-
-def test_perfect_predictions_score_one(tmp_path: Path):
-    truth = annotation_file(tmp_path / 'val.json')
-    scores = coco.score(truth, results(tmp_path / 'results.json'))
-    assert list(scores) == [f'bbox_{name}' for name in coco.SCORES]
-    small = {'mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'AR@1', 'AR@10', 'AR@100', 'AR_s@100'}  # every object is
-    assert list(scores.values()) == pytest.approx([1 if name in small else -1 for name in coco.SCORES])
-
-
-def test_boxes_and_masks_in_one_file(tmp_path: Path):
-    """With both, the size class of a mask follows from the mask's area, as without the box."""
-    truth = json.loads(annotation_file(tmp_path / 'val.json').read_text())
-    for annotation in truth['annotations']:
-        annotation['segmentation'] = [[4, 4, 14, 4, 14, 14, 4, 14]]
-    (tmp_path / 'val.json').write_text(json.dumps(truth))
-    square = rle.frPyObjects([[4, 4, 14, 4, 14, 14, 4, 14]], 32, 48)[0]
-    square['counts'] = square['counts'].decode()
-    both, mask = (results(tmp_path / name, segmentation=square) for name in ('both.json', 'mask.json'))
-    entries = json.loads(mask.read_text())
-    mask.write_text(json.dumps([{k: v for k, v in entry.items() if k != 'bbox'} for entry in entries]))
-    together, alone = coco.score(tmp_path / 'val.json', both), coco.score(tmp_path / 'val.json', mask)
-    assert set(together) == {f'{kind}_{name}' for kind in ('bbox', 'segm') for name in coco.SCORES}
-    assert set(alone) == {f'segm_{name}' for name in coco.SCORES}
-    assert {name: together[name] for name in alone} == alone
-    assert alone['segm_mAP'] == pytest.approx(1)
-
-
-NO_RESULTS = {
-    'no JSON': ('{', 'cannot be read as JSON'),
-    'a dict': ('{"annotations": []}', 'not a list of COCO results'),
-    'empty': ('[]', 'not a list of COCO results'),
-    'numbers': ('[1, 2]', 'not a list of COCO results'),
-    'a number later': ('[{"image_id": 7, "bbox": [1, 2, 3, 4]}, 2]', 'not a list of COCO results'),
-    'neither boxes nor masks': (
-        '[{"image_id": 7, "category_id": 1, "score": 1}]',
-        "neither 'bbox' nor 'segmentation'",
-    ),
-    'a missing score': (
-        '[{"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}]',
-        "entry 0: no 'score', or no valid one",
-    ),
-    'a polygon': (
-        '[{"image_id": 7, "category_id": 1, "score": 1, "segmentation": [[1, 2, 3, 4, 5, 6]]}]',
-        "entry 0: no 'segmentation', or no valid one",
-    ),
-    'a missing category': (
-        '[{"image_id": 7, "score": 1, "bbox": [1, 2, 3, 4]}]',
-        "entry 0: no 'category_id', or no valid one",
-    ),
-}
-
-
-@pytest.mark.parametrize('what', NO_RESULTS)
-def test_a_file_that_holds_no_results(tmp_path: Path, what: str):
-    content, expected = NO_RESULTS[what]
-    (tmp_path / 'results.json').write_text(content)
-    text = message(coco.score, annotation_file(tmp_path / 'val.json'), tmp_path / 'results.json')
-    assert f'predictions {tmp_path / "results.json"}' in text
-    assert expected in text
-
-
-def test_results_that_are_absent(tmp_path: Path):
-    text = message(coco.score, annotation_file(tmp_path / 'val.json'), tmp_path / 'results.json')
-    assert f'predictions {tmp_path / "results.json"} cannot be read' in text
-
-
-def test_results_for_other_images(tmp_path: Path):
-    truth = annotation_file(tmp_path / 'val.json')
-    text = message(coco.score, truth, results(tmp_path / 'results.json', image_id=70))
-    assert f'image_id 70 is not in {truth} (1 such images)' in text

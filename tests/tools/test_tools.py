@@ -22,8 +22,10 @@ from packaging.version import Version
 from rich.console import Console
 
 from swin_dense import hosts
-from swin_dense.data import coco, shapes
+from swin_dense.data import shapes
+from swin_dense.data.shapes import CLASSES
 from swin_dense.errors import exit_on_user_error
+from swin_dense.evaluate import coco
 from swin_dense.report import terminal
 from tests.tools.loading import load_tool
 
@@ -251,8 +253,69 @@ def test_saved_detections_have_the_reported_score(
     in_process('test', DETECTION, *arguments)
     scored = json.loads((tmp_path / 'metrics.json').read_text())
     assert set(scored) == {f'{kind}_{name}' for kind in ('bbox', 'segm') for name in coco.SCORES}
-    assert {name: scored[name] for name in detection.metrics} == pytest.approx(detection.metrics, abs=1e-3)
+    rounded = {name: None if value is None else round(value, 3) for name, value in scored.items()}
+    assert {name: rounded[name] for name in tested_detection.metrics} == tested_detection.metrics
     assert 'AR_l@100' in capsys.readouterr().out
+    evaluation = json.loads((tmp_path / 'evaluation.json').read_text())
+    assert [row['name'] for row in evaluation['classes']['masks']] == list(CLASSES)
+
+
+def test_a_run_leaves_predictions_with_its_score(detection: Run, in_process: Callable, tmp_path: Path):
+    """Scored from the work directory of the training run, boxes and masks each from their own file."""
+    arguments = ['--predictions', detection.folder, '--data', detection.data, '--work-dir', tmp_path]
+    in_process('test', DETECTION, *arguments)
+    scored = json.loads((tmp_path / 'metrics.json').read_text())
+    rounded = {name: None if value is None else round(value, 3) for name, value in scored.items()}
+    assert {name: rounded[name] for name in detection.metrics} == detection.metrics
+
+
+def test_label_maps_that_a_run_leaves_have_its_score(
+    segmentation: Run, tested_segmentation: Run, in_process: Callable, tmp_path: Path
+):
+    kept = segmentation.folder / 'predictions'
+    arguments = ['--predictions', kept, '--data', segmentation.data, '--work-dir', tmp_path]
+    in_process('test', SEGMENTATION, *arguments)
+    scored = json.loads((tmp_path / 'metrics.json').read_text())
+    assert {name: round(value, 4) for name, value in scored.items()} == segmentation.metrics
+    for path in kept.glob('*.png'):
+        assert (tested_segmentation.folder / 'maps' / path.name).is_file()
+
+
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_a_report_of_a_run(task: str, request: pytest.FixtureRequest, in_process: Callable, tmp_path: Path):
+    finished: Run = request.getfixturevalue(task)
+    in_process('report', finished.folder, '--out', tmp_path / 'page.html')
+    text = (tmp_path / 'page.html').read_text()
+    content = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    shown = {item['label']: item['value'] for item in content['headlines']}
+    name, label = ('segm_mAP', 'mask mAP') if task == 'detection' else ('mIoU', 'mIoU')
+    assert shown[label] == pytest.approx(finished.metrics[name], abs=6e-4)
+    assert {'loss', 'learning rate', 'metrics'} == set(content['history'])
+    assert content['gallery']['total'] == len(content['gallery']['items']) == content['counts']['images']
+
+
+def test_empty_predictions_score_0(data: Path, in_process: Callable, tmp_path: Path):
+    (tmp_path / 'empty.json').write_text('[]')
+    arguments = ['--predictions', tmp_path / 'empty.json', '--data', data / 'coco', '--work-dir', tmp_path]
+    in_process('test', DETECTION, *arguments)
+    scored = json.loads((tmp_path / 'metrics.json').read_text())
+    assert scored['bbox_mAP'] == scored['segm_mAP'] == 0
+    assert json.loads((tmp_path / 'evaluation.json').read_text())['counts']['images_without_predictions'] == 8
+
+
+def test_predictions_that_are_not_finite(
+    data: Path, in_process: Callable, tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    entry = dict(image_id=1, category_id=1, score=float('nan'), bbox=[1, 2, 3, 4])
+    (tmp_path / 'nan.json').write_text(json.dumps([entry]))
+    arguments = ['--predictions', tmp_path / 'nan.json', '--data', data / 'coco', '--work-dir', tmp_path]
+    with pytest.raises(SystemExit) as ended:
+        in_process('test', DETECTION, *arguments)
+    assert ended.value.code == 4
+    out, err = capfd.readouterr()
+    assert 'entry 0 (image_id 1): score is nan: no AP' in one_line(err)
+    assert 'mAP' not in out
+    assert not (tmp_path / 'metrics.json').exists()
 
 
 def copied(finished: Run, folder: Path) -> Path:
@@ -470,14 +533,16 @@ MISTAKES = {
     'nothing to test': ('test {detection} --data {coco}', 'name either a checkpoint'),
     'two things to test': ('test {detection} a.pth --predictions a.json', 'name either a checkpoint'),
     'predictions without data': ('test {detection} --predictions a.json', '--predictions needs --data DIR'),
-    'empty predictions': (
-        'test {detection} --predictions {tmp}/empty.json --data {coco}',
-        'predictions {tmp}/empty.json: not a list of COCO results',
+    'no predictions': (
+        'test {detection} --predictions {tmp} --data {coco}',
+        'predictions {tmp}: the folder has neither {tmp}/predictions.bbox.json nor',
     ),
-    'predictions of a segmentor': (
+    'predictions of the other task': (
         'test {segmentation} --predictions {tmp}/empty.json --data {ade}',
-        'is a segmentation config',
+        'predictions {tmp}/empty.json: no folder of PNG label maps',
     ),
+    'a report of nothing': ('report {tmp}/absent', '{tmp}/absent does not exist'),
+    'a report without data': ('report {tmp}/empty.json', '--data DIR names the ground truth'),
 }
 
 
