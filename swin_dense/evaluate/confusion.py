@@ -114,8 +114,8 @@ def _across_classes(
         regions = ([entry[key] for _, entry in side] for side in (detections, objects))
         overlaps = np.asarray(mask.iou(*regions, [0] * len(objects)))
     for i, (label, _) in enumerate(detections):
-        # of its own class there is none left that it overlaps enough: the first pass took them
-        reached = [j for j in free if overlaps[i, j] >= IOU and objects[j][0] != label]
+        # none of its own class: pycocotools would have matched them
+        reached = [j for j in free if overlaps[i, j] >= IOU]
         if reached:
             best = max(reached, key=lambda j: overlaps[i, j])
             free.remove(best)
