@@ -33,5 +33,11 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print('error: ' + ' '.join(str(error).split()), file=sys.__stderr__)
+        print('error: ' + _told(error), file=sys.__stderr__)
         sys.exit(error.status)
+
+
+def _told(error: UserError) -> str:
+    """The message as one line; of a data loader's worker, torch puts a traceback before it."""
+    _, _, message = str(error).rpartition(f'{type(error).__module__}.{type(error).__qualname__}: ')
+    return ' '.join(message.split())

@@ -12,6 +12,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from rich.progress import track
 
+from swin_dense.data.loading import read_picture
+from swin_dense.errors import UserError
 from swin_dense.evaluate import ade20k
 from swin_dense.evaluate.coco import Scores
 from swin_dense.evaluate.confusion import SCORE, Outcome
@@ -114,7 +116,7 @@ def embed(entries: Sequence[Entry]) -> list[dict]:
         item['confused'] = ranks[id(entry)]
         try:
             photo, truth, prediction = entry.draw()
-        except OSError:
+        except UserError:
             item['missing'] = True
         else:
             item |= dict(width=photo.shape[1], height=photo.shape[0], photo=_uri(photo))
@@ -200,14 +202,12 @@ def _photo(path: Path) -> tuple[np.ndarray, float]:
     """An image reduced to ``SIDE``, (H, W, 3) uint8 RGB, and by how much.
 
     Raises:
-        OSError: it cannot be read.
+        UserError: it cannot be read.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise OSError(f'{path} cannot be read as an image')
+    image = read_picture(path)
     scale = min(1.0, SIDE / max(image.shape[:2]))
     size = tuple(max(1, round(side * scale)) for side in image.shape[1::-1])
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)[..., ::-1], scale
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
 
 
 def _uri(pixels: np.ndarray) -> str:
