@@ -112,6 +112,36 @@ def check_folders(config: Config) -> None:
                     )
 
 
+def leaf_of(folder: Path, images: str, labels: str) -> dict:
+    """The data set of one split of a folder that ``find_layout`` found, as a config would have it."""
+    return dict(
+        type='mmseg.BaseSegDataset',
+        data_root=str(folder),
+        data_prefix=dict(img_path=images, seg_map_path=labels),
+        img_suffix=_suffix(folder / images),
+        seg_map_suffix=_suffix(folder / labels),
+    )
+
+
+def folder_classes(root: Path, leaf: dict, file: Path | None) -> tuple[str, ...]:
+    """The classes of a folder without a config: of ``file``, of its ``classes.txt``, or counted."""
+    beside = [
+        path for folder in (root, leaf['data_root']) if (path := Path(folder) / 'classes.txt').is_file()
+    ]
+    named = file or next(iter(beside), None)
+    return _read_classes(named) if named else _count_classes(leaf)
+
+
+def settled_classes(leaf: dict) -> tuple[str, ...]:
+    """The classes of a data set after ``settle_classes``: its own, or those of its type."""
+    return tuple((leaf.get('metainfo') or {}).get('classes') or _type_names(leaf))
+
+
+def ignores_zero(leaf: dict) -> bool:
+    """Whether label 0 means unlabelled in a data set after ``settle_classes``."""
+    return bool(leaf.get('reduce_zero_label', _reduces(leaf)))
+
+
 def _suffix(folder: Path) -> str | None:
     """The suffix of the images in a folder, None if there are none."""
     suffixes = (path.suffix for path in sorted(folder.iterdir()))

@@ -1,7 +1,6 @@
 """COCO folders: where annotations and images lie, and pointing a detection config at them."""
 
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.fileio import list_from_file
 
+from swin_dense.data.coco_file import read
 from swin_dense.data.fields import evaluators, head_classes, leaf_datasets, loaders, set_classes
 from swin_dense.errors import UserError
 
@@ -22,6 +22,8 @@ ANNOTATIONS = (
     '{split}/_annotations.coco.json',
 )
 IMAGES = ('{name}', '{split}', '{split}2017', 'images/{name}', 'images/{split}', 'images', '{folder}', '.')
+
+SOUGHT = 20  # images by which their folder is found: single ones may be missing
 
 
 @dataclass(frozen=True)
@@ -53,32 +55,16 @@ def find_annotations(root: Path, split: str) -> Path:
     raise UserError(f'data folder {root}: no {split} annotations (looked for {", ".join(patterns)})')
 
 
-def read(path: Path) -> dict:
-    """The content of an annotation file.
-
-    Raises:
-        UserError: it is missing, not JSON, or not a COCO annotation file.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise UserError(
-            f'annotations {path} do not exist (looked for {path.absolute()}); try --data DIR'
-        ) from error
-    except (ValueError, OSError) as error:  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        raise UserError(f'annotations {path} cannot be read as JSON: {error}') from error
-    for key in ('images', 'annotations', 'categories'):
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise UserError(f'annotations {path}: the list {key!r} is missing: no COCO annotations')
-    for key, field in (('images', 'file_name'), ('categories', 'name')):
-        if not all(isinstance(entry, dict) and field in entry for entry in content[key]):
-            raise UserError(f'annotations {path}: {key}: the field {field!r} is missing')
-    return content
-
-
 def classes(content: dict) -> tuple[str, ...]:
     """The class names in the file's own order, which is the order of mmdet's labels."""
     return tuple(category['name'] for category in content['categories'])
+
+
+def class_missing(name: str, present: Sequence[str], path: Path) -> str:
+    """Says that an annotation file lacks a class, and which one may have been meant."""
+    near = difflib.get_close_matches(name, present, 1)
+    hint = f'; did you mean {near[0]!r}?' if near else ''
+    return f'{name!r} is not among the {len(present)} categories of {path}{hint}'
 
 
 def find_split(root: Path, split: str) -> Split:
@@ -91,16 +77,24 @@ def find_split(root: Path, split: str) -> Split:
     images = read(annotations)['images']
     if not images:
         raise UserError(f'annotations {annotations}: the list "images" is empty')
-    first = images[0]['file_name']
+    names = [image['file_name'] for image in images[:SOUGHT]]
     # instances_train2017.json describes train2017/
     name, folder = annotations.stem.removeprefix('instances_'), annotations.parent.relative_to(root)
     folders = list(dict.fromkeys(part.format(name=name, split=split, folder=folder) for part in IMAGES))
     for folder in folders:
-        if (root / folder / first).is_file():
+        if any(_is_file(root / folder / name) for name in names):
             return Split(annotations, root / folder)
     raise UserError(
-        f'annotations {annotations}: image {first!r} is in none of the folders {", ".join(folders)} of {root}'
+        f'annotations {annotations}: image {names[0]!r} is in none of the folders '
+        f'{", ".join(folders)} of {root}'
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def point_at(config: Config, root: Path) -> None:
@@ -127,7 +121,8 @@ def settle_classes(config: Config) -> None:
     """Make data sets and heads agree on the classes.
 
     If the config names them (``metainfo.classes``), every annotation file must have them. If it does
-    not, the annotation file of the first loader names them, and every head gets as many.
+    not, the annotation file of the first loader names them, and every head gets as many. Their order is
+    that of this file.
 
     Raises:
         UserError: an annotation file is missing or broken, or lacks a class.
@@ -145,13 +140,17 @@ def settle_classes(config: Config) -> None:
         raise UserError(f'annotations {first}: the list "categories" is empty')
     source = f'config {config.filename}: metainfo.classes' if named else f'annotations {first}'
     for path, present in contents.items():
-        _require(source, wanted, present, path)
+        for name in wanted:
+            if name not in present:
+                raise UserError(f'{source}: {class_missing(name, present, path)}')
     counts = head_classes(config.model)
     if named and counts - {len(wanted)}:
         raise UserError(
             f'config {config.filename}: metainfo.classes names {len(wanted)} classes, but num_classes of the '
             f'heads is {" and ".join(map(str, sorted(counts)))}'
         )
+    # mmdet numbers labels in the order of the file, whatever that of the names
+    wanted = tuple(name for name in contents[first] if name in wanted)
     for leaf in leaves:
         leaf['metainfo'] = {**(leaf.get('metainfo') or {}), 'classes': wanted}
     set_classes(config.model, len(wanted))
@@ -163,11 +162,3 @@ def named_classes(leaf: dict) -> tuple[str, ...] | None:
     if isinstance(named, str):  # a file of names, or ('cat') for ('cat',)
         return tuple(list_from_file(named)) if Path(named).is_file() else (named,)
     return tuple(named) if named else None
-
-
-def _require(source: str, wanted: Sequence[str], present: Sequence[str], path: Path) -> None:
-    for name in wanted:
-        if name not in present:
-            near = difflib.get_close_matches(name, present, 1)
-            hint = f'; did you mean {near[0]!r}?' if near else ''
-            raise UserError(f'{source}: {name!r} is not among the {len(present)} categories of {path}{hint}')

@@ -9,6 +9,7 @@ from mmengine.dist import is_main_process
 
 from swin_dense.data import ade20k, coco
 from swin_dense.engine import config as configs
+from swin_dense.engine.data_check import check_before
 from swin_dense.engine.hooks import HeaderHook, MetricsHook, PictureHook, ProgressHook
 from swin_dense.engine.launch import start_processes
 from swin_dense.engine.runner import Runner
@@ -76,7 +77,7 @@ def train(config: Config, launcher: str = 'none') -> None:
     """Train and evaluate; checkpoints, log, metrics, predictions and pictures go to ``config.work_dir``."""
     online.keep_predictions(config, Path(config.work_dir))
     with terminal.quiet_hosts():
-        _runner(config, launcher).train()
+        _runner(config, launcher, ('train', 'val')).train()
 
 
 def test(config: Config, checkpoint: str, launcher: str = 'none', out: Path | None = None) -> dict:
@@ -94,7 +95,7 @@ def test(config: Config, checkpoint: str, launcher: str = 'none', out: Path | No
     config.load_from, config.resume = checkpoint, False
     online.keep_predictions(config, Path(config.work_dir))
     with terminal.quiet_hosts():
-        metrics = _runner(config, launcher).test()
+        metrics = _runner(config, launcher, ('test',)).test()
     if out is not None and is_main_process():
         _hand_out(config, out)
         terminal.say(f'predictions written to {out}')
@@ -146,10 +147,11 @@ def _hand_out(config: Config, out: Path) -> None:
     shutil.copyfile(next(path for path in written if path.is_file()), out)
 
 
-def _runner(config: Config, launcher: str) -> Runner:
+def _runner(config: Config, launcher: str, splits: Sequence[str]) -> Runner:
     config.launcher = launcher
     start_processes(launcher)
     runner = Runner.from_cfg(config)
+    check_before(config, splits)  # now that the processes know one another
     for hook in (HeaderHook(), ProgressHook(), MetricsHook(), PictureHook()):
         runner.register_hook(hook)
     return runner

@@ -303,7 +303,7 @@ def test_classes_of_the_config(tmp_path: Path):
     config = with_classes(tmp_path, ('zebra', 'cat'), 2)
     coco.point_at(config, data_set(tmp_path))
     coco.settle_classes(config)
-    assert config.train_dataloader.dataset.metainfo.classes == ('zebra', 'cat')
+    assert config.train_dataloader.dataset.metainfo.classes == ('cat', 'zebra')  # as mmdet numbers them
     assert fields.head_classes(config.model) == {2}
 
 
@@ -336,7 +336,7 @@ def test_a_file_of_class_names(tmp_path: Path):
     config = with_classes(tmp_path, str(tmp_path / 'names.txt'), 2)
     coco.point_at(config, data_set(tmp_path))
     coco.settle_classes(config)
-    assert config.train_dataloader.dataset.metainfo.classes == ('zebra', 'cat')
+    assert config.train_dataloader.dataset.metainfo.classes == ('cat', 'zebra')
 
 
 def test_a_file_without_classes(tmp_path: Path):

@@ -1,0 +1,262 @@
+"""What is wrong with a COCO data set: asked before training, of the annotation file and of its images."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from swin_dense.data import coco_file, images
+from swin_dense.data.check_annotations import check_boxes, check_masks
+from swin_dense.data.coco import Split, class_missing
+from swin_dense.data.findings import Finding, errors, some
+
+ALWAYS_PROBED = 2000  # images of which every header is read, however long it takes
+PROBE_SECONDS = 2.0  # for the headers of a larger set
+THREADS = 8
+
+
+def check_split(
+    split: Split,
+    wanted: Sequence[str] | None,
+    decode: bool,
+    masks: bool | None = None,
+    scored: bool = True,
+) -> list[Finding]:
+    """Check one annotation file and the images that it names.
+
+    The quick form reads headers of images, of a large set for two seconds; nothing is decoded.
+
+    Args:
+        split: annotation file and image folder.
+        wanted: names of the classes to learn, None for all of the file.
+        decode: decode every image, with a progress bar on standard error.
+        masks: whether a model with masks is trained or scored; None: if any annotation has one.
+        scored: whether evaluation uses the file; otherwise it is trained on.
+
+    Raises:
+        UserError: the annotation file is missing.
+    """
+    path = split.annotations
+    content, found = coco_file.load(path)
+    if errors(found):
+        return found
+    found += check_classes(path, content, wanted)
+    if not content['images']:
+        found.append(Finding('error', path, 'images', 'the list is empty'))
+    if not content['images'] or not content['categories']:
+        return found
+    found += _check_annotations(path, content, wanted, masks, scored)
+    found += _check_files(split, content['images'], decode)
+    return found
+
+
+def check_classes(path: Path, content: dict, wanted: Sequence[str] | None) -> list[Finding]:
+    """Whether an annotation file has the classes that a config, or another file, names."""
+    present = [category['name'] for category in content['categories']]
+    if not present:
+        return [Finding('error', path, 'categories', 'the list is empty')]
+    lacking = [name for name in wanted or () if name not in present]
+    return [Finding('error', path, 'categories', class_missing(name, present, path)) for name in lacking]
+
+
+def count_instances(content: dict) -> dict[str, int]:
+    """Annotations of each class, crowds left out, in the file's order."""
+    counts = Counter([a['category_id'] for a in content['annotations'] if not a.get('iscrowd')])
+    return {category['name']: counts[category['id']] for category in content['categories']}
+
+
+def _check_annotations(
+    path: Path, content: dict, wanted: Sequence[str] | None, masks: bool | None, scored: bool
+) -> list[Finding]:
+    annotations = content['annotations']
+    if not annotations:
+        message = f'0 usable of 0: none of the {len(content["images"])} images has an object'
+        return [Finding('error', path, 'annotations', message)]
+    place = {image['id']: i for i, image in enumerate(content['images'])}
+    sizes = np.array([(image['width'], image['height']) for image in content['images']] + [(np.nan, np.nan)])
+    found = _check_references(path, content, place)
+    index = np.array([place.get(annotation['image_id'], -1) for annotation in annotations])
+    of_boxes, kept = check_boxes(path, annotations, sizes[index], scored)
+    found += of_boxes + _check_flags(path, annotations, scored)
+    learned = {c['id'] for c in content['categories'] if wanted is None or c['name'] in wanted}
+    kept &= index >= 0
+    kept &= np.array([a['category_id'] in learned and not a.get('ignore') for a in annotations])
+    if not kept.any():
+        message = f'0 usable of {len(annotations)}: a model would learn that there is nothing'
+        found.insert(0, Finding('error', path, 'annotations', message))
+    some_have = any('segmentation' in annotation for annotation in annotations)
+    if masks or some_have:
+        grave = masks if masks is not None else some_have
+        found += check_masks(path, annotations, sizes[index], 'error' if grave else 'warning')
+    return found + _notes(path, content, wanted, set(index[kept].tolist()), scored)
+
+
+def _check_references(path: Path, content: dict, place: dict) -> list[Finding]:
+    found = []
+    categories = {category['id'] for category in content['categories']}
+    unknown = [a['id'] for a in content['annotations'] if a['category_id'] not in categories]
+    if unknown:
+        what = 'no category has it, and these objects would be taken for background; annotation ids'
+        found.append(Finding('error', path, 'annotations.category_id', what, **some(unknown)))
+    unknown = [a['id'] for a in content['annotations'] if a['image_id'] not in place]
+    if unknown:
+        what = 'no image has it: dropped; annotation ids'
+        found.append(Finding('warning', path, 'annotations.image_id', what, **some(unknown)))
+    return found
+
+
+def _check_flags(path: Path, annotations: list[dict], scored: bool) -> list[Finding]:
+    found = []
+    if scored:
+        if zero := [a['image_id'] for a in annotations if a['id'] == 0]:
+            what = 'id 0 is "no match" to pycocotools: the object is never found (AP 0 if it is the only one)'
+            found.append(
+                Finding('warning', path, 'annotations.id', f'{what}; number from 1; in image', **some(zero))
+            )
+        if lacking := [a['id'] for a in annotations if 'iscrowd' not in a]:
+            what = "the field 'iscrowd' is missing, which evaluation reads: write 0; of annotation ids"
+            found.append(Finding('error', path, 'annotations.iscrowd', what, **some(lacking)))
+    if strange := [a['id'] for a in annotations if a.get('iscrowd', 0) not in (0, 1)]:
+        what = 'neither 0 nor 1; annotation ids'
+        found.append(Finding('error', path, 'annotations.iscrowd', what, **some(strange)))
+    return found
+
+
+def _notes(
+    path: Path, content: dict, wanted: Sequence[str] | None, used: set[int], scored: bool
+) -> list[Finding]:
+    """Images and classes that have nothing."""
+    found = []
+    empty = [image['id'] for i, image in enumerate(content['images']) if i not in used]
+    if empty:
+        left_out = '' if scored else ' (left out of training where filter_empty_gt is set)'
+        what = f'without usable objects, of {len(content["images"])}{left_out}; image ids'
+        found.append(Finding('note', path, 'images', what, **some(empty)))
+    counts = count_instances(content)
+    absent = [name for name, count in counts.items() if not count and (wanted is None or name in wanted)]
+    if absent:
+        what = f'classes of {len(counts)} without any instance'
+        found.append(Finding('note', path, 'categories', what, **some(absent)))
+    if wanted is not None and (others := [name for name in counts if name not in wanted]):
+        what = 'categories that are not among the classes of the config: their objects are background'
+        found.append(Finding('note', path, 'categories', what, **some(others)))
+    return found
+
+
+def _check_files(split: Split, entries: list[dict], decode: bool) -> list[Finding]:
+    path, field = split.annotations, 'images.file_name'
+    names = [entry['file_name'] for entry in entries]
+    found = []
+    if len(set(names)) < len(names):
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        found.append(Finding('warning', path, field, 'files that several images name', **some(repeated)))
+    there = _present(split.images, names)
+    missing = [name for name, is_there in zip(names, there, strict=True) if not is_there]
+    if missing:
+        what = f'not in {split.images}, of {len(names)}'
+        found.append(Finding('error', path, field, what, **some(missing)))
+    readable = [entry for entry, is_there in zip(entries, there, strict=True) if is_there]
+    probed = _probe(split.images, readable, decode)
+    if len(probed) < len(readable):
+        opened = f'{len(probed)} of {len(readable)} images were opened, evenly spread'
+        what = f'{opened}; tools/check_data.py --decode opens them all'
+        found.append(Finding('note', split.images, '', what))
+    return found + _unreadable(split, probed) + _check_sizes(split, probed)
+
+
+def _present(root: Path, names: Sequence[str]) -> list[bool]:
+    """Whether each file is there: by listing folders, which asks the file system once for thousands."""
+    parts = [os.path.split(name) for name in names]
+    listed: dict[str, set[str]] = {}
+    for folder in {folder for folder, _ in parts}:
+        try:
+            with os.scandir(root / folder) as entries:
+                listed[folder] = {entry.name for entry in entries}
+        except (OSError, ValueError):
+            listed[folder] = set()
+    return [name in listed[folder] for folder, name in parts]
+
+
+Probed = list[tuple[dict, images.Probe | str]]
+
+
+def _probe(root: Path, entries: list[dict], decode: bool) -> Probed:
+    """Each image's entry with its header, or with what is wrong."""
+
+    def ask(entry: dict) -> tuple[dict, images.Probe | str]:
+        path = root / entry['file_name']
+        try:
+            if decode:
+                images.decode(path)
+            return entry, images.probe(path)
+        except images.BadImageError as error:
+            return entry, str(error)
+
+    order = np.random.default_rng(0).permutation(len(entries))  # wherever it stops, it is evenly spread
+    queue = (entries[i] for i in order)
+    with ThreadPoolExecutor(THREADS) as threads:
+        if decode:
+            done = _by_hundreds(threads, ask, queue)
+            bar = Console(stderr=True)
+            return list(track(done, f'decoding {root}', total=len(entries), console=bar, transient=True))
+        end, probed = time.monotonic() + PROBE_SECONDS, []
+        for answer in _by_hundreds(threads, ask, queue):
+            probed.append(answer)
+            if len(probed) % 100 == 0 and len(probed) >= ALWAYS_PROBED and time.monotonic() > end:
+                break
+    return probed
+
+
+def _by_hundreds(threads: ThreadPoolExecutor, ask: object, queue: Iterator[dict]) -> Iterator:
+    """As ``threads.map``, which would begin them all at once and end with the last."""
+    while some_entries := list(islice(queue, 100)):
+        yield from threads.map(ask, some_entries)
+
+
+def _unreadable(split: Split, probed: Probed) -> list[Finding]:
+    reasons: dict[str, list[str]] = {}
+    for entry, answer in probed:
+        if isinstance(answer, str):
+            reasons.setdefault(answer, []).append(entry['file_name'])
+    return [
+        Finding('error', split.images, '', reason, **some(sorted(names))) for reason, names in reasons.items()
+    ]
+
+
+def _check_sizes(split: Split, probed: Probed) -> list[Finding]:
+    path, field = split.annotations, 'images.width, height'
+    headers = [(entry, header) for entry, header in probed if isinstance(header, images.Probe)]
+    differing, turned, unsure = [], [], []
+    for entry, header in headers:
+        stated = (entry['width'], entry['height'])
+        if stated != header.shown_size:
+            stored = header.orientation >= 5 and stated == (header.width, header.height)
+            (turned if stored else differing).append((entry, header))
+        elif header.orientation != 1 and (header.orientation < 5 or stated[0] == stated[1]):
+            unsure.append(entry['id'])
+    found = []
+    if differing:
+        entry, header = differing[0]
+        width, height = header.shown_size
+        what = (
+            f'not the size of the file, so that boxes and masks would not fit ({entry["file_name"]} is '
+            f'{width} x {height}, the JSON says {entry["width"]} x {entry["height"]}); image ids'
+        )
+        found.append(Finding('error', path, field, what, **some(e['id'] for e, _ in differing)))
+    if turned:
+        what = (
+            'the size as stored, but EXIF turns the image when it is loaded, and boxes would not fit: '
+            'store the pixels upright, or annotate what is displayed; image ids'
+        )
+        found.append(Finding('error', path, field, what, **some(e['id'] for e, _ in turned)))
+    if unsure:
+        what = 'EXIF turns the image when it is loaded: annotations must be of what is displayed; image ids'
+        found.append(Finding('warning', path, 'images', what, **some(unsure)))
+    return found

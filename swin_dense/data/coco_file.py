@@ -1,0 +1,185 @@
+"""Reading a COCO annotation file: its JSON, its three lists, and the keys and ids of their entries."""
+
+import gc
+import json
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from swin_dense.data.findings import Finding, errors, some
+from swin_dense.errors import UserError
+
+# what training cannot do without, the first to be looked for first
+REQUIRED = {
+    'categories': ('name', 'id'),
+    'images': ('file_name', 'id', 'height', 'width'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
+}
+LISTS = ('images', 'annotations', 'categories')
+REFERENCES = ('image_id', 'category_id')
+BOM = '\ufeff'
+LARGE = 20_000_000  # characters
+
+
+def read(path: Path) -> dict:
+    """The content of an annotation file; a file that did not change is parsed once, until ``forget()``.
+
+    Raises:
+        UserError: it is missing, not JSON, or its lists, keys or ids are not those of COCO annotations.
+    """
+    content, findings = load(path)
+    found = errors(findings)
+    if found:
+        more = f' (and {len(found) - 1} more: see tools/check_data.py)' if len(found) > 1 else ''
+        raise UserError(f'annotations {found[0].line()}{more}')
+    return content
+
+
+def load(path: Path) -> tuple[dict, list[Finding]]:
+    """As ``read``, with what is wrong as findings. With an error among them the content is not to be used.
+
+    Raises:
+        UserError: the file is missing.
+    """
+    try:
+        state = path.stat()
+    except OSError as error:
+        raise UserError(
+            f'annotations {path} do not exist (looked for {path.absolute()}); try --data DIR'
+        ) from error
+    content, findings = _load(path, state.st_mtime_ns, state.st_size)
+    return content, list(findings)
+
+
+def forget() -> None:
+    """Let go of what was read: gigabytes for a large set, of no use once it is checked."""
+    _load.cache_clear()
+    gc.unfreeze()
+
+
+@lru_cache(maxsize=2)  # a training and a validation file
+def _load(path: Path, time: int, size: int) -> tuple[dict, tuple[Finding, ...]]:
+    try:
+        # not json.loads(bytes), which would take UTF-16 too: pycocotools does not
+        text = path.read_bytes().decode()
+        if text.startswith(BOM):
+            message = (
+                'begins with a byte order mark, with which pycocotools does not read it; save it without'
+            )
+            return {}, (Finding('error', path, 'line 1, column 1', message),)
+        content = _parse(text)
+    except (ValueError, RecursionError, OSError) as error:
+        return {}, (Finding('error', path, '', f'cannot be read as JSON: {error}'),)
+    return content, tuple(_lists(path, content) or _entries(path, content))
+
+
+def _parse(text: str) -> object:
+    """JSON without garbage collection, which would go through millions of new lists again and again."""
+    if len(text) < LARGE or not gc.isenabled():
+        return json.loads(text)
+    gc.disable()
+    try:
+        return json.loads(text)
+    finally:
+        gc.freeze()  # nor later: forget() ends it
+        gc.enable()
+
+
+def _lists(path: Path, content: object) -> list[Finding]:
+    is_object = isinstance(content, dict)
+    lacking = [key for key in LISTS if not is_object or not isinstance(content.get(key), list)]
+    if not lacking:
+        return []
+    kind = '' if is_object else f'the top level is no object but a {type(content).__name__}, and '
+    return [
+        Finding('error', path, lacking[0], f'{kind}the list {lacking[0]!r} is missing: no COCO annotations')
+    ]
+
+
+def _entries(path: Path, content: dict) -> list[Finding]:
+    """Keys and ids: what is wrong here makes every further question meaningless."""
+    found = []
+    for name, keys in REQUIRED.items():
+        entries = content[name]
+        strangers = [i for i, entry in enumerate(entries) if type(entry) is not dict]
+        if strangers:
+            return [Finding('error', path, name, 'entries that are no objects; positions', **some(strangers))]
+        for key in keys:
+            lacking = [i for i, entry in enumerate(entries) if key not in entry]
+            if lacking:
+                what = f'the field {key!r} is missing; positions'
+                found.append(Finding('error', path, name, what, **some(lacking)))
+    if found:
+        return found
+    for name in REQUIRED:
+        for key in ('id', *(REFERENCES if name == 'annotations' else ())):
+            wrong = _no_ids([entry[key] for entry in content[name]])
+            if wrong:
+                what = 'no number and no text; positions'
+                found.append(Finding('error', path, f'{name}.{key}', what, **some(wrong)))
+    return found or [*_repeated(path, content), *_names(path, content), *_sizes(path, content['images'])]
+
+
+def _no_ids(values: Sequence[object]) -> list[int]:
+    """Positions of what cannot be an id."""
+    kinds = set(map(type, values)) - {int, str, float}
+    return [i for i, value in enumerate(values) if type(value) in kinds] if kinds else []
+
+
+def _repeated(path: Path, content: dict) -> list[Finding]:
+    found = []
+    for name in REQUIRED:
+        ids = [entry['id'] for entry in content[name]]
+        repeated = _more_than_once(ids)
+        if repeated:
+            what = 'ids that more than one entry has, so that one hides the other'
+            found.append(Finding('error', path, f'{name}.id', what, **some(repeated)))
+    return found
+
+
+def _more_than_once(values: Sequence) -> list:
+    if len(set(values)) == len(values):
+        return []
+    return [value for value, count in Counter(values).items() if count > 1]
+
+
+def _names(path: Path, content: dict) -> list[Finding]:
+    found = []
+    wrong = [entry['id'] for entry in content['images'] if not isinstance(entry['file_name'], str)]
+    if wrong:
+        found.append(Finding('error', path, 'images.file_name', 'no text; image ids', **some(wrong)))
+    names = [category['name'] for category in content['categories']]
+    wrong = [entry['id'] for entry in content['categories'] if not isinstance(entry['name'], str)]
+    if wrong:
+        found.append(Finding('error', path, 'categories.name', 'no text; category ids', **some(wrong)))
+    if found:
+        return found
+    repeated = _more_than_once(names)
+    if repeated:
+        what = 'names that more than one category has: labels would be counted twice'
+        found.append(Finding('error', path, 'categories.name', what, **some(repeated)))
+    outside = [entry['file_name'] for entry in content['images'] if _leaves_folder(entry['file_name'])]
+    if outside:
+        what = 'not a path below the image folder (no address, nothing absolute, no ..)'
+        found.append(Finding('error', path, 'images.file_name', what, **some(outside)))
+    return found
+
+
+def _leaves_folder(name: str) -> bool:
+    if name[:1] not in ('/', '\\', '') and '..' not in name and ':' not in name:
+        return False  # nearly all
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    return not name or '://' in name or '..' in windows.parts or posix.is_absolute() or bool(windows.anchor)
+
+
+def _sizes(path: Path, images: list[dict]) -> list[Finding]:
+    wrong = [
+        image['id']
+        for image in images
+        if not (type(image['width']) is type(image['height']) is int and image['width'] > 0 < image['height'])
+    ]
+    if not wrong:
+        return []
+    what = 'no whole number of pixels above 0; image ids'
+    return [Finding('error', path, 'images.width, height', what, **some(wrong))]

@@ -1,0 +1,36 @@
+"""The quick check of the data, before a run."""
+
+from collections.abc import Sequence
+
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, is_main_process
+
+from swin_dense.data import check, coco_file, findings
+from swin_dense.errors import UserError
+from swin_dense.report import terminal
+
+WARNINGS = 5  # that are shown
+
+
+def check_before(config: Config, splits: Sequence[str]) -> None:
+    """Check what the loaders of ``splits`` read, once for all processes; warnings become lines.
+
+    Raises:
+        UserError: the first error, in every process.
+    """
+    found: list = [None]
+    if is_main_process():
+        try:
+            found = [check.check(config, decode=False, splits=splits)]
+        except UserError as error:
+            found = [error]
+    coco_file.forget()
+    broadcast_object_list(found)
+    if isinstance(found[0], UserError):
+        raise found[0]
+    findings.stop_on_errors(found[0])
+    warnings = [finding for finding in found[0] if finding.severity == 'warning']
+    for warning in warnings[:WARNINGS]:
+        terminal.say(f'warning: {warning.line()}')
+    if len(warnings) > WARNINGS:
+        terminal.say(f'warning: and {len(warnings) - WARNINGS} more kinds: see tools/check_data.py')
