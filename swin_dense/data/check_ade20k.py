@@ -44,6 +44,7 @@ def check_split(
     classes: tuple[str, ...],
     reduce_zero_label: bool,
     decode: bool,
+    host_loads: bool = True,
 ) -> list[Finding]:
     """Check one split: pairs, suffixes, sizes, and labels against the classes.
 
@@ -54,6 +55,7 @@ def check_split(
         reduce_zero_label: whether label 0 is ignored and class i has label i + 1.
         decode: decode every image and every label map, with a progress bar. Otherwise image headers and label
             maps are read for a few seconds, and where these are not enough a note says of how many.
+        host_loads: whether the hosts' LoadImageFromFile loads the images, and not swin_dense.LoadImage.
     """
     end = math.inf if decode else time.monotonic() + SECONDS
     for folder, key in ((images, 'img_path'), (labels, 'seg_map_path')):
@@ -73,7 +75,7 @@ def check_split(
     for read in reads:
         if read.label_map is not None:
             histogram.add(read.label, read.label_map)
-    found += [*_check_files(reads), *_check_kinds(reads)]
+    found += [*_check_files(reads), *_check_kinds(reads, host_loads)]
     found += label_maps.findings(histogram, labels, complete=histogram.maps == len(paired))
     if len(reads) < len(paired):
         text = f'{len(reads)} of {len(paired)} pairs were read, evenly spread: the full check reads all'
@@ -244,14 +246,28 @@ def _sizes(read: _Read) -> tuple[tuple[int, int], ...]:
     return (width, height), read.probe.shown_size, (read.probe.width, read.probe.height)
 
 
-def _check_kinds(reads: list[_Read]) -> list[Finding]:
-    """Images that the hosts' loader does not take as they are."""
+def _check_kinds(reads: list[_Read], host_loads: bool) -> list[Finding]:
+    """Images that differ from one another, or that the hosts' loader does not take as they are."""
     found = []
     probes = [(read.image, read.probe) for read in reads if read.probe is not None]
     turned = [path for path, image in probes if image.orientation > 1]
     if turned:
         text = 'the EXIF orientation turns images when they are loaded, and never the label maps'
         found.append(label_maps.in_files('warning', 'EXIF orientation', text, turned))
+    if host_loads:
+        found += _not_taken(probes)
+    tiffs = Counter(image.channels for path, image in probes if _is_tiff(path))
+    if len(tiffs) > 1:
+        (common, _), (rare, _) = tiffs.most_common()[0], tiffs.most_common()[-1]
+        odd = [path for path, image in probes if _is_tiff(path) and image.channels == rare]
+        text = f'{rare} channels, but other images have {common}'
+        found.append(label_maps.in_files('error', 'image', text, odd))
+    return found
+
+
+def _not_taken(probes: list[tuple[Path, Probe]]) -> list[Finding]:
+    """Images that LoadImageFromFile changes, or does not load."""
+    found = []
     transparent = {path for path, image in probes if _is_tiff(path) and image.mode == 'RGBA'}
     if transparent:
         text = "LoadImageFromFile multiplies a TIFF's colours by its alpha: load with swin_dense.LoadImage"
@@ -272,12 +288,6 @@ def _check_kinds(reads: list[_Read]) -> list[Finding]:
             load = "dict(type='swin_dense.LoadImage')"
         text += f'; load with {load}'
         found.append(label_maps.in_files('warning', 'image', text, paths))
-    tiffs = Counter(image.channels for path, image in probes if _is_tiff(path))
-    if len(tiffs) > 1:
-        (common, _), (rare, _) = tiffs.most_common()[0], tiffs.most_common()[-1]
-        odd = [path for path, image in probes if _is_tiff(path) and image.channels == rare]
-        text = f'{rare} channels, but other images have {common}'
-        found.append(label_maps.in_files('error', 'image', text, odd))
     return found
 
 

@@ -66,8 +66,21 @@ def test_the_demo_config_trains_on_it(root: Path, tmp_path: Path, tool: Callable
     arguments = [CONFIG, '--data', root, '--work-dir', tmp_path, '--device', 'cpu', '--cfg-options', *options]
     ended = tool('train', *arguments)
     assert ended.status == 0, ended.err
+    assert 'LoadImage' not in ended.out  # the data check knows what loads the images
     assert 0 <= json.loads((tmp_path / 'metrics.json').read_text())['mIoU'] <= 1
     assert (tmp_path / 'predictions.png').is_file()
+
+
+def test_statistics_are_those_of_the_config(root: Path, tool: Callable):
+    ended = tool('check_data', CONFIG, '--data', root, '--stats')
+    assert ended.status == 0, ended.err
+    said = {}
+    exec(ended.out[ended.out.index('model = ') :], said)  # noqa: S102  lines to paste into a config
+    images = [tifffile.imread(path) / 257 for path in sorted((root / 'images/training').iterdir())]
+    pixels = np.concatenate([image.reshape(-1, 4) for image in images])
+    preprocessor = said['model']['data_preprocessor']
+    np.testing.assert_allclose(preprocessor['mean'], pixels.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(preprocessor['std'], pixels.std(0), rtol=1e-5)
 
 
 def test_the_stock_loader_is_refused_by_the_model(root: Path, tmp_path: Path, tool: Callable):
