@@ -75,7 +75,7 @@ def test_statistics_are_those_of_the_config(root: Path, tool: Callable):
     ended = tool('check_data', CONFIG, '--data', root, '--stats')
     assert ended.status == 0, ended.err
     said = {}
-    exec(ended.out[ended.out.index('model = ') :], said)  # noqa: S102  lines to paste into a config
+    exec(ended.out[ended.out.index('model = ') :], said)
     images = [tifffile.imread(path) / 257 for path in sorted((root / 'images/training').iterdir())]
     pixels = np.concatenate([image.reshape(-1, 4) for image in images])
     preprocessor = said['model']['data_preprocessor']
