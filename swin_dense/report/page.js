@@ -172,7 +172,7 @@ function confusion() {
   const tint = (i, j, share) => `background:rgba(var(--${i === j ? 'heat' : 'wrong'}),${(0.04 + 0.76 * share).toFixed(3)})`;
   const room = at('matrix').clientWidth;
   if (columns.length * 36 + Math.min(190, room / 3) <= room) {
-    const head = make('tr', {}, make('td', {}, 'true ↓ predicted →'), ...columns.filter((_, j) => kept[j]).map((name) => make('th', { scope: 'col' }, name)));
+    const head = make('tr', {}, make('td', {}, 'true ↓\ntaken for →'), ...columns.filter((_, j) => kept[j]).map((name) => make('th', { scope: 'col' }, name)));
     const body = rows.map(({ name, row, total, i }) => make('tr', {}, make('th', { scope: 'row' }, name), ...row.map((n, j) => (
       kept[j] ? make('td', { style: tint(i, j, n / total), title: `${name} as ${columns[j]}: ${n.toLocaleString('en-US')} ${unit}` },
         n ? percent(n / total) : '') : null))));
