@@ -35,6 +35,10 @@ SEGMENTATION = SMALLER + (
     'val_dataloader.num_workers=0 test_dataloader.num_workers=0 model.decode_head.channels=32 '
     'val_dataloader.dataset.pipeline.1.scale=(256,64) test_dataloader.dataset.pipeline.1.scale=(256,64)'
 )
+BANDS = (
+    'train_cfg.max_iters=1 train_cfg.val_interval=1 train_dataloader.num_workers=0 train_dataloader.batch_size=2 '
+    'val_dataloader.num_workers=0 test_dataloader.num_workers=0'
+)
 # what the training commands leave after their full schedules
 LEFT = {
     'work_dirs/mask_rcnn_swin_t/epoch_12.pth': 'epoch_1.pth',
@@ -68,6 +72,10 @@ def as_run(command: str, folder: Path) -> list[str]:
         words += ['--cfg-options', *DETECTION.split()]
     if runs and 'configs/upernet_swin_t.py' in words:
         words += ['--cfg-options', *SEGMENTATION.split()]
+    if 'swin_dense.data.bands' in words:
+        words += ['--train', '4', '--val', '2']
+    if 'configs/demo/upernet_swin_nano_4band.py' in words:
+        words += ['--cfg-options', *BANDS.split()]
     for path, source in LEFT.items():
         if path in words:
             shutil.copyfile((folder / path).with_name(source), folder / path)
