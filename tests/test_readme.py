@@ -36,8 +36,8 @@ SEGMENTATION = SMALLER + (
     'val_dataloader.dataset.pipeline.1.scale=(256,64) test_dataloader.dataset.pipeline.1.scale=(256,64)'
 )
 BANDS = (
-    'train_cfg.max_iters=1 train_cfg.val_interval=1 train_dataloader.num_workers=0 train_dataloader.batch_size=2 '
-    'val_dataloader.num_workers=0 test_dataloader.num_workers=0'
+    'train_cfg.max_iters=1 train_cfg.val_interval=1 train_dataloader.num_workers=0 '
+    'train_dataloader.batch_size=2 val_dataloader.num_workers=0 test_dataloader.num_workers=0'
 )
 # what the training commands leave after their full schedules
 LEFT = {
