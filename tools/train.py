@@ -6,6 +6,7 @@ Configs of swin_dense, mmdet and mmseg are all taken as they are.
 """
 
 import argparse
+import time
 from pathlib import Path
 
 from swin_dense import hosts
@@ -22,15 +23,18 @@ def parse_args() -> argparse.Namespace:
     add('--checkpoint', metavar='FILE', help='weights of any Swin, or of a whole model, to start from')
     add('--resume', nargs='?', const='', metavar='PATH', help='continue a run (newest of work dir)')
     add('--amp', choices=('bf16', 'fp16'), help='mixed precision')
+    add('--no-scale-lr', action='store_true', help="keep the config's learning rate, whatever the batch")
+    add('--tensorboard', action='store_true', help='log to TensorBoard too')
     add('--seed', type=int, help='seed of every random generator')
     add('--device', help='cpu, cuda, cuda:N or mps (the best there is)')
+    add('--dry-run', action='store_true', help='draw one batch, estimate time and memory, and stop')
     add('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override the config')
     return parser.parse_args()
 
 
 def main() -> None:
-    args = parse_args()
+    started, args = time.time(), parse_args()
     hosts.use_device(args.device)
     hosts.prepare()
     from mmengine.device import get_device
@@ -39,10 +43,16 @@ def main() -> None:
 
     recipe = runs.ready_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
     config.set_amp(recipe, args.amp, get_device())
+    config.set_rate(recipe, not args.no_scale_lr, args.cfg_options)
+    if args.tensorboard:
+        config.add_tensorboard(recipe)
     config.set_start(recipe, args.checkpoint, args.resume)
     if args.seed is not None:
         recipe.randomness = dict(seed=args.seed)
-    runs.train(recipe, args.launcher)
+    if args.dry_run:
+        runs.dry_run(recipe, args.launcher, started)
+    else:
+        runs.train(recipe, args.launcher)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """Load a config and apply what the command line says; a user's mistakes become ``UserError``."""
 
 import difflib
+import importlib.util
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,34 @@ def set_amp(config: Config, precision: str | None, device: str) -> None:
         wrapper.type, wrapper.dtype = 'AmpOptimWrapper', 'float16'
     else:
         wrapper.type = 'swin_dense.BFloat16OptimWrapper'
+
+
+def set_rate(config: Config, scale: bool, options: Sequence[str] = ()) -> None:
+    """Scale the learning rate with the batch wherever the config states its own, or never.
+
+    Args:
+        config: changed in place.
+        scale: False keeps the config's rate.
+        options: those after ``--cfg-options``: ``auto_scale_lr.enable`` among them stays as it is.
+    """
+    rule = config.get('auto_scale_lr') or {}
+    if rule.get('base_batch_size') and not any(o.startswith('auto_scale_lr.enable=') for o in options):
+        rule.enable = scale
+
+
+def add_tensorboard(config: Config) -> None:
+    """Log to TensorBoard too, in ``vis_data`` of the run.
+
+    Raises:
+        UserError: the package is missing.
+    """
+    if importlib.util.find_spec('tensorboard') is None:
+        raise UserError('--tensorboard needs the tensorboard package: pip install tensorboard')
+    if not config.get('visualizer'):
+        config.visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+    backends = list(config.visualizer.get('vis_backends') or ())
+    if not any(backend['type'] == 'TensorboardVisBackend' for backend in backends):
+        config.visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]
 
 
 def set_start(config: Config, checkpoint: str | None, resume: str | None) -> None:

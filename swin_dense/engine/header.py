@@ -27,6 +27,7 @@ def training_header(runner: Runner) -> dict[str, str]:
         'device': _device(runner),
         'precision': _precision(runner),
         'batch': _batch(runner),
+        'learning rate': _rate(runner),
         'schedule': schedule,
         'saved in': f'{runner.work_dir} (checkpoints, metrics.json, predictions.png, log)',
     }
@@ -90,24 +91,54 @@ def _precision(runner: Runner) -> str:
 
 
 def _batch(runner: Runner) -> str:
-    """The effective batch, the recipe's, and the learning rate that follows."""
-    images = runner.train_loop.dataloader.batch_size or runner.cfg.train_dataloader.batch_size
+    """The effective batch and what it is made of."""
+    images = _images(runner)
     steps = runner.accumulation(runner.optim_wrapper)
     batch = images * runner.world_size * steps
-    text = f'{batch} images a step'
-    if batch != images:
-        text += f' ({images} x {runner.world_size} processes x {steps} accumulated)'
-    groups = runner.optim_wrapper.optimizer.param_groups
-    rate = max(group.get('initial_lr', group['lr']) for group in groups)
-    scaling = runner.cfg.get('auto_scale_lr') or {}
-    recipe = scaling.get('base_batch_size')
-    if recipe is None:
-        return f'{text}, learning rate {rate:.3g} (the config states no batch size to scale from)'
-    if batch == recipe:
-        return f'{text} as in the recipe, learning rate {rate:.3g}'
-    if scaling.get('enable'):
-        return f'{text}, the recipe has {recipe}: learning rate {rate:.3g}, scaled by {batch / recipe:.3g}'
+    if batch == images:
+        return f'{batch} images a step'
+    return f'{batch} images a step ({images} x {runner.world_size} processes x {steps} accumulated)'
+
+
+def _rate(runner: Runner) -> str:
+    """The learning rate, and how it follows from the recipe's batch."""
+    rate, ratio = f'{_learning_rate(runner):.3g}', _ratio(runner)
+    if ratio is None:
+        return f'{rate} (the config states no batch size to scale from)'
+    if ratio == 1:
+        return f'{rate}, for the same batch as in the recipe'
+    recipe = runner.auto_scale_lr['base_batch_size']
+    if not runner.auto_scale_lr.get('enable'):
+        return f"{rate}, the recipe's for {recipe} images a step, NOT scaled"
     return (
-        f'{text}, but the recipe has {recipe}: learning rate {rate:.3g} is NOT scaled '
-        f'(--cfg-options auto_scale_lr.enable=True)'
+        f'{rate}, scaled by {ratio:.3g}: the recipe has {recipe} images a step (--no-scale-lr keeps its rate)'
     )
+
+
+def unscaled_rate(runner: Runner) -> str | None:
+    """What a person should know who trains with another batch than the recipe's, and its rate; or None."""
+    ratio = _ratio(runner)
+    if ratio in (None, 1) or runner.auto_scale_lr.get('enable'):
+        return None
+    rate = _learning_rate(runner)
+    return (
+        f'the learning rate {rate:.3g} is for {runner.auto_scale_lr["base_batch_size"]} images a step, '
+        f'and this run has {_batch(runner).split()[0]}: the linear rule would make it {rate * ratio:.3g}'
+    )
+
+
+def _images(runner: Runner) -> int:
+    """Images of a batch of one process."""
+    return runner.train_loop.dataloader.batch_size or runner.cfg.train_dataloader.batch_size
+
+
+def _ratio(runner: Runner) -> float | None:
+    """The effective batch over the recipe's; None where the config states none."""
+    recipe = (runner.auto_scale_lr or {}).get('base_batch_size')
+    steps = runner.accumulation(runner.optim_wrapper)
+    return None if recipe is None else _images(runner) * runner.world_size * steps / recipe
+
+
+def _learning_rate(runner: Runner) -> float:
+    groups = runner.optim_wrapper.optimizer.param_groups
+    return max(group.get('initial_lr', group['lr']) for group in groups)

@@ -13,6 +13,7 @@ from swin_dense.engine import header
 from swin_dense.engine.config import task
 from swin_dense.engine.runner import Runner
 from swin_dense.report import metrics, pictures, terminal
+from swin_dense.report.times import clock
 
 PLAIN_LINE_SECONDS = 20.0  # off a terminal, a line at most this often
 SMOOTHED = 20  # iterations over which shown losses and times are averaged
@@ -23,6 +24,9 @@ class HeaderHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         terminal.show_header(header.training_header(runner))
+        warning = header.unscaled_rate(runner)
+        if warning:
+            terminal.warn(warning)
 
     def before_test(self, runner: Runner) -> None:
         terminal.show_header(header.test_header(runner))
@@ -62,7 +66,7 @@ class ProgressHook(Hook):
         text = '  '.join(f'{name} {value:.3f}' for name, value in losses.items())
         per_iter = scalars['train/time'].mean(SMOOTHED)
         left = (runner.max_iters - runner.iter - 1) * per_iter
-        self._advance(f'{text}  {per_iter:.2f} s/it  ETA {_clock(left)}')
+        self._advance(f'{text}  {per_iter:.2f} s/it  ETA {clock(left)}')
 
     def before_val_epoch(self, runner: Runner) -> None:
         self._stop()
@@ -123,12 +127,18 @@ class MetricsHook(Hook):
     """A table of the metrics after each evaluation, and ``metrics.json`` in the work directory."""
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        self._report(runner, metrics or {}, runner.val_evaluator.metrics)
+        logged = runner.message_hub.log_scalars
+        losses = {
+            name.removeprefix('val/'): buffer.current()
+            for name, buffer in logged.items()
+            if name.startswith('val/val/')  # of ValLossHook
+        }
+        self._report(runner, metrics or {}, runner.val_evaluator.metrics, losses)
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        self._report(runner, metrics or {}, runner.test_evaluator.metrics)
+        self._report(runner, metrics or {}, runner.test_evaluator.metrics, {})
 
-    def _report(self, runner: Runner, found: dict, evaluators: Sequence) -> None:
+    def _report(self, runner: Runner, found: dict, evaluators: Sequence, losses: dict[str, float]) -> None:
         if not is_main_process():
             return
         plain = metrics.as_fractions(found, task(runner.cfg))
@@ -136,7 +146,7 @@ class MetricsHook(Hook):
             terminal.say('no detections at all: every mAP is 0')
             plain = metrics.no_detections(list(evaluators[0].metrics))
         when = f'after {runner.iter} iterations' if runner.iter else ''
-        terminal.show_metrics(f'evaluation {when}'.strip(), plain)
+        terminal.show_metrics(f'evaluation {when}'.strip(), {**plain, **losses})
         metrics.save(plain, Path(runner.work_dir))
 
 
@@ -171,9 +181,3 @@ class PictureHook(Hook):
             classes = loop.dataloader.dataset.metainfo['classes']
             pictures.save_grid(self.samples, classes, Path(runner.work_dir) / 'predictions.png')
         self.samples = []
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f'{hours}:{minutes:02}:{rest:02}' if hours else f'{minutes}:{rest:02}'

@@ -1,18 +1,23 @@
 """Whole runs: a config made ready from the command line, training, testing, scoring."""
 
 import shutil
+import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
 
 from swin_dense.data import ade20k, coco
 from swin_dense.engine import config as configs
+from swin_dense.engine import dry_run as dry
 from swin_dense.engine.data_check import check_before
 from swin_dense.engine.hooks import HeaderHook, MetricsHook, PictureHook, ProgressHook
 from swin_dense.engine.launch import start_processes
 from swin_dense.engine.runner import Runner
+from swin_dense.engine.val_loss import ValLossHook
 from swin_dense.errors import UserError
 from swin_dense.evaluate import ade20k as label_maps
 from swin_dense.evaluate import offline, online
@@ -77,7 +82,31 @@ def train(config: Config, launcher: str = 'none') -> None:
     """Train and evaluate; checkpoints, log, metrics, predictions and pictures go to ``config.work_dir``."""
     online.keep_predictions(config, Path(config.work_dir))
     with terminal.quiet_hosts():
-        _runner(config, launcher, ('train', 'val')).train()
+        _runner(config, launcher, ('train', 'val'), _hooks()).train()
+
+
+def dry_run(config: Config, launcher: str = 'none', started: float | None = None) -> dry.Measured:
+    """Build all of a training run, measure some iterations, and leave ``dry_run.png`` and ``dry_run.log``.
+
+    Args:
+        config: as ``ready_config`` returns it.
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+        started: ``time.time()`` when the process began its work; now if None.
+    """
+    work_dir = Path(config.work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    hook = dry.DryRunHook(work_dir, started or time.time())
+    with tempfile.TemporaryDirectory(prefix='.dry_run_', dir=work_dir) as scratch, terminal.quiet_hosts():
+        config.work_dir = scratch
+        online.keep_predictions(config, Path(scratch))
+        runner = _runner(config, launcher, ('train', 'val'), (PictureHook(), ValLossHook(), hook))
+        try:
+            runner.train()
+            hook.report(runner)
+        finally:
+            for log in Path(scratch).glob('*/*.log'):
+                shutil.copyfile(log, work_dir / 'dry_run.log')
+    return hook.measured
 
 
 def test(config: Config, checkpoint: str, launcher: str = 'none', out: Path | None = None) -> dict:
@@ -95,7 +124,7 @@ def test(config: Config, checkpoint: str, launcher: str = 'none', out: Path | No
     config.load_from, config.resume = checkpoint, False
     online.keep_predictions(config, Path(config.work_dir))
     with terminal.quiet_hosts():
-        metrics = _runner(config, launcher, ('test',)).test()
+        metrics = _runner(config, launcher, ('test',), _hooks()).test()
     if out is not None and is_main_process():
         _hand_out(config, out)
         terminal.say(f'predictions written to {out}')
@@ -147,11 +176,15 @@ def _hand_out(config: Config, out: Path) -> None:
     shutil.copyfile(next(path for path in written if path.is_file()), out)
 
 
-def _runner(config: Config, launcher: str, splits: Sequence[str]) -> Runner:
+def _hooks() -> tuple[Hook, ...]:
+    return HeaderHook(), ProgressHook(), MetricsHook(), PictureHook(), ValLossHook()
+
+
+def _runner(config: Config, launcher: str, splits: Sequence[str], hooks: Sequence[Hook]) -> Runner:
     config.launcher = launcher
     start_processes(launcher)
     runner = Runner.from_cfg(config)
     check_before(config, splits)  # now that the processes know one another
-    for hook in (HeaderHook(), ProgressHook(), MetricsHook(), PictureHook()):
+    for hook in hooks:
         runner.register_hook(hook)
     return runner

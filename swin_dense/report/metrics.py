@@ -15,7 +15,7 @@ def as_fractions(metrics: Mapping[str, float], task: str) -> dict[str, float | N
 
     Args:
         metrics: as the host's evaluator returns them: ``coco/bbox_mAP`` from 0 to 1, -1 where no object
-            is of that size; ``mIoU`` in percent.
+            is of that size; ``mIoU`` in percent. Losses, ``val/loss``, are left out: they are no fractions.
         task: ``'detection'`` or ``'segmentation'``.
 
     Returns:
@@ -23,8 +23,8 @@ def as_fractions(metrics: Mapping[str, float], task: str) -> dict[str, float | N
     """
     plain: dict[str, float | None] = {}
     for name, value in metrics.items():
-        if not isinstance(value, Real) or name.endswith('time'):
-            continue  # mmdet adds strings to copy and paste, mmengine the loading time
+        if not isinstance(value, Real) or name.endswith('time') or name.startswith('val/'):
+            continue  # mmdet adds strings to copy and paste, mmengine the loading time, ValLossHook losses
         undefined = math.isnan(value) or value == -1
         scaled = value / 100 if task == 'segmentation' else value
         plain[name.removeprefix('coco/')] = None if undefined else float(scaled)

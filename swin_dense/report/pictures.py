@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmengine.structures import BaseDataElement
@@ -16,6 +17,8 @@ from swin_dense.data.loading import read_picture
 SCORE = 0.5  # instances below it are not drawn
 UNLABELLED = 255
 OPACITY = 0.55
+BATCH = 8  # images of a batch that are drawn
+NAMED = 30  # objects of an image: names on more would cover it
 
 
 @dataclass
@@ -50,18 +53,24 @@ def pair(sample: BaseDataElement) -> Pair:
     """What a host's data sample, with predictions, says of one image."""
     image = Path(sample.img_path)
     if 'pred_sem_seg' in sample:
-        maps = (sample.gt_sem_seg, sample.pred_sem_seg)
-        truth, prediction = (Drawing(label_map=m.data.squeeze(0).cpu().numpy()) for m in maps)
-        return Pair(image, truth, prediction)
+        found = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
+        return Pair(image, truth(sample), Drawing(label_map=found))
     found = sample.pred_instances.cpu()
     kept = found.scores >= SCORE
     masks = found.masks[kept].numpy() if 'masks' in found else None
     labels, boxes, scores = (x[kept].numpy() for x in (found.labels, found.bboxes, found.scores))
     prediction = Drawing(labels, boxes, masks, scores)
+    return Pair(image, truth(sample), prediction)
+
+
+def truth(sample: BaseDataElement) -> Drawing:
+    """The ground truth of a host's data sample."""
+    if 'gt_sem_seg' in sample and 'gt_instances' not in sample:
+        return Drawing(label_map=sample.gt_sem_seg.data.squeeze(0).cpu().numpy())
     real = sample.gt_instances.cpu()
     boxes = getattr(real.bboxes, 'tensor', real.bboxes).numpy()
     masks = real.masks.to_ndarray().astype(bool) if 'masks' in real else None
-    return Pair(image, Drawing(real.labels.numpy(), boxes, masks), prediction)
+    return Drawing(real.labels.numpy(), boxes, masks)
 
 
 def colours(count: int) -> np.ndarray:
@@ -122,3 +131,48 @@ def save_grid(pairs: Sequence[Pair], classes: Sequence[str], path: Path) -> None
     figure.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 8), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def save_batch(
+    images: Sequence[np.ndarray], drawings: Sequence[Drawing], classes: Sequence[str], path: Path
+) -> None:
+    """Save a batch with its ground truth, class names at the boxes, and a legend of the classes in it.
+
+    Args:
+        images: (H, W, 3) uint8 RGB, all of one size; the first ``BATCH`` are drawn.
+        drawings: one for each image.
+        classes: name of each label.
+        path: a PNG file.
+    """
+    shown = list(zip(images, drawings, strict=True))[:BATCH]
+    columns = min(len(shown), 4)
+    rows = -(-len(shown) // columns)
+    height, width = images[0].shape[:2]
+    figure = Figure(figsize=(4 * columns, 4 * rows * height / width + 0.6), layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    palette = colours(len(classes)) / 255
+    present: set[int] = set()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, (image, drawing) in zip(axes, shown, strict=False):
+        axis.imshow(draw(np.ascontiguousarray(image), drawing, classes))
+        labels = drawing.label_map if drawing.labels is None else drawing.labels
+        present.update(int(label) for label in np.unique(labels) if label < len(classes))
+        title = f'{height} x {width}' + (f', {len(labels)} objects' if drawing.boxes is not None else '')
+        axis.set_title(title, loc='left', fontsize=9, color='gray')
+        if drawing.boxes is not None and len(labels) <= NAMED:
+            _write_names(axis, drawing, classes, palette)
+    tinted = [label for label in sorted(present) if classes[label] != 'background']
+    handles = [Patch(color=palette[label], label=classes[label]) for label in tinted][:20]
+    if handles:
+        ncols = min(len(handles), 3 * columns)
+        figure.legend(handles=handles, loc='outside lower center', ncols=ncols, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _write_names(axis: Axes, drawing: Drawing, classes: Sequence[str], palette: np.ndarray) -> None:
+    for label, box in zip(drawing.labels, drawing.boxes, strict=True):
+        back = dict(facecolor=palette[label], linewidth=0, pad=0.8, alpha=0.8)
+        style = dict(fontsize=7, color='white', va='top', clip_on=True, parse_math=False)
+        axis.text(max(box[0], 0), max(box[1], 0), classes[label], bbox=back, **style)

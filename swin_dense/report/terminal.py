@@ -70,6 +70,12 @@ def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
 
 
+def warn(text: str) -> None:
+    """Print a line that should not be overlooked on the first process's terminal."""
+    if is_main_process():
+        console.print(f'warning: {text}', style='yellow', markup=False, soft_wrap=True)
+
+
 def show_header(rows: dict[str, str]) -> None:
     """Print the header of a run: a name and a value on each line."""
     if is_main_process():

@@ -257,3 +257,40 @@ def test_loaders_without_workers(flat: str):
     configs.single_process_loaders(config)
     assert not config.train_dataloader.persistent_workers
     assert config.val_dataloader.persistent_workers
+
+
+@pytest.mark.parametrize('stated', [False, True])
+@pytest.mark.parametrize('scale', [False, True])
+def test_the_rate_is_scaled_wherever_the_config_states_its_batch(stated: bool, scale: bool):
+    recipe = Config(dict(auto_scale_lr=dict(enable=stated, base_batch_size=16)))
+    configs.set_rate(recipe, scale)
+    assert recipe.auto_scale_lr == dict(enable=scale, base_batch_size=16)
+    configs.set_rate(recipe, not scale, ['auto_scale_lr.enable=something'])
+    assert recipe.auto_scale_lr.enable is scale, 'an option of its own has the last word'
+
+
+@pytest.mark.parametrize('rule', [dict(), dict(auto_scale_lr=None), dict(auto_scale_lr=dict(enable=False))])
+def test_no_batch_to_scale_from(rule: dict):
+    recipe = Config(rule)
+    configs.set_rate(recipe, True)
+    assert recipe.to_dict() == rule
+
+
+@pytest.mark.parametrize(
+    'visualizer', [None, dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])]
+)
+def test_tensorboard_beside_the_local_log(visualizer: dict | None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
+    recipe = Config(dict(visualizer=visualizer))
+    for _ in range(2):
+        configs.add_tensorboard(recipe)
+    assert [backend['type'] for backend in recipe.visualizer.vis_backends] == [
+        'LocalVisBackend',
+        'TensorboardVisBackend',
+    ]
+
+
+def test_tensorboard_that_is_missing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(UserError, match='pip install tensorboard'):
+        configs.add_tensorboard(Config(dict()))

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
@@ -157,3 +159,46 @@ def test_what_a_segmentation_says():
     found = pictures.pair(sample)
     assert np.array_equal(found.truth.label_map, truth[0].numpy())
     assert np.array_equal(found.prediction.label_map, prediction[0].numpy())
+
+
+def test_the_truth_of_packed_samples():
+    """As a training pipeline packs them, without predictions."""
+    sample = DetDataSample(metainfo=dict(img_path='a.png'))
+    sample.gt_instances = InstanceData(
+        bboxes=HorizontalBoxes([[1.0, 2, 3, 4]]),
+        labels=torch.tensor([2]),
+        masks=BitmapMasks(np.ones((1, 8, 9), np.uint8), 8, 9),
+    )
+    found = pictures.truth(sample)
+    assert (found.labels.tolist(), found.boxes.tolist()) == ([2], [[1, 2, 3, 4]])
+    assert found.masks.shape == (1, 8, 9)
+    assert found.masks.dtype == bool
+    labels = torch.randint(0, 3, (1, 8, 9))
+    segmented = SegDataSample(gt_sem_seg=PixelData(data=labels))
+    assert np.array_equal(pictures.truth(segmented).label_map, labels[0].numpy())
+
+
+@pytest.mark.parametrize('count', [1, 3, 5, 11])
+def test_a_batch(tmp_path: Path, image: np.ndarray, count: int, monkeypatch: pytest.MonkeyPatch):
+    shown: list[tuple] = []
+    monkeypatch.setattr(Figure, 'legend', lambda figure, handles, **style: shown.append(handles))
+    written: list[str] = []
+    monkeypatch.setattr(Axes, 'text', lambda axis, x, y, text, **style: written.append(text))
+    path = tmp_path / 'new' / 'dry_run.png'
+    pictures.save_batch([image] * count, [objects()] * count, CLASSES, path)
+    assert written == ['a', 'c'] * min(count, pictures.BATCH)
+    assert [handle.get_label() for handle in shown[0]] == ['a', 'c'], 'the classes that are in it'
+    picture = cv2.imread(str(path))
+    assert picture.std() > 10
+    assert max(picture.shape) < 2500
+
+
+def test_a_batch_of_label_maps_and_of_nothing(tmp_path: Path, image: np.ndarray):
+    labels = np.full((HEIGHT, WIDTH), pictures.UNLABELLED)
+    labels[:20] = 140
+    nothing = Drawing(np.zeros(0, int), np.zeros((0, 4)), np.zeros((0, HEIGHT, WIDTH), bool))
+    for drawing in (Drawing(label_map=labels), nothing):
+        path = tmp_path / 'dry_run.png'
+        pictures.save_batch([image], [drawing], [f'$class_{i}' for i in range(150)], path)
+        assert cv2.imread(str(path)).std() > 10
+        path.unlink()

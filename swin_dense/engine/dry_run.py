@@ -1,0 +1,269 @@
+"""What a run will take, from its first iterations: time, memory, and one batch as the model sees it."""
+
+import bisect
+import itertools
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from torch import nn
+
+from swin_dense.engine.header import training_header
+from swin_dense.engine.runner import Runner
+from swin_dense.report import pictures, terminal
+from swin_dense.report.times import clock
+
+WARM_UP = 3  # iterations that are not counted: allocations, caches, what the loaders have fetched before
+SECONDS = 25.0  # of iterations that are counted, and half as many of evaluation
+LEAST, MOST = 4, 60  # iterations that are counted
+Loop = EpochBasedTrainLoop | IterBasedTrainLoop
+
+
+@dataclass
+class Measured:
+    """What a dry run measured and how often the run does it; seconds and bytes."""
+
+    iterations: int = 0
+    evaluations: int = 0
+    checkpoints: int = 0
+    set_up: float = 0.0
+    iteration: float = 0.0
+    evaluation: float = 0.0
+    checkpoint: float = 0.0
+    memory: int = 0
+    workers: list[int] = field(default_factory=list)
+    losses: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def total(self) -> float:
+        """Seconds that the whole run takes."""
+        return (
+            self.set_up
+            + self.iterations * self.iteration
+            + self.evaluations * self.evaluation
+            + self.checkpoints * self.checkpoint
+        )
+
+
+class DryRunHook(Hook):
+    """Measures, before training, what the run is made of, and ends it before its first iteration.
+
+    Args:
+        work_dir: where the run would be saved; the dry run itself has another folder, which is deleted.
+        started: ``time.time()`` when the process began its work.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, work_dir: Path, started: float) -> None:
+        self.work_dir, self.started = work_dir, started
+        self.measured = Measured()
+        self.batch: dict = {}  # the first one, as the model sees it
+
+    def before_train(self, runner: Runner) -> None:
+        header = {**training_header(runner), 'saved in': f'{self.work_dir} (dry_run.png, dry_run.log)'}
+        terminal.show_header(header)
+        terminal.say('dry run: measuring some iterations and a part of an evaluation ...')
+        found, loop = self.measured, runner.train_loop
+        begun = loop.epoch if isinstance(loop, EpochBasedTrainLoop) else loop.iter
+        found.iterations = loop.max_iters - loop.iter
+        found.evaluations = evaluations(loop, begun) if runner.val_loop else 0
+        found.checkpoints = checkpoints(runner)
+        self._train(runner)
+        if runner.val_loop:
+            found.evaluation = evaluation_seconds(runner)
+        start = time.perf_counter()
+        runner.save_checkpoint(runner.work_dir, 'checkpoint.pth', save_param_scheduler=True)
+        found.checkpoint = time.perf_counter() - start
+        found.memory, found.workers = peak_memory(), worker_memory()
+        loop.stop_training = True
+        loop._iter = 0  # a resumed loop would first fetch all that it has seen
+
+    def _train(self, runner: Runner) -> None:
+        runner.call_hook('before_train_epoch')
+        runner.model.train()
+        batches = endless(runner.train_loop)
+        first = next(batches)
+        self.batch = as_seen(runner.model, first)
+        self.measured.set_up = time.time() - self.started
+        for batch in itertools.chain([first], itertools.islice(batches, WARM_UP - 2)):
+            step(runner, batch)
+        start = time.perf_counter()
+        step(runner, next(batches))
+        count = agreed(SECONDS / (time.perf_counter() - start), LEAST, min(MOST, self.measured.iterations))
+        start = time.perf_counter()
+        for batch in itertools.islice(batches, count):
+            step(runner, batch)
+        self.measured.iteration = (time.perf_counter() - start) / count
+        self.measured.losses = {
+            name.removeprefix('train/'): buffer.mean(count)
+            for name, buffer in runner.message_hub.log_scalars.items()
+            if name.startswith('train/') and 'loss' in name
+        }
+
+    def report(self, runner: Runner) -> None:
+        """The table, on the terminal and in the log, and the picture."""
+        rows = table(self.measured, self.batch, f'{len(runner.train_loop.dataloader.dataset)} images')
+        terminal.say('')
+        terminal.show_header(rows)
+        for name, value in rows.items():
+            runner.logger.info(f'dry run: {name}: {value}')
+        if is_main_process():
+            save_picture(self, runner)
+
+
+def endless(loop: Loop) -> Iterator[dict]:
+    """The batches of a loop, epoch after epoch."""
+    if isinstance(loop, IterBasedTrainLoop):
+        return loop.dataloader_iterator
+    return itertools.chain.from_iterable(itertools.repeat(loop.dataloader))
+
+
+def step(runner: Runner, batch: dict) -> None:
+    """One iteration of training with all its hooks."""
+    loop = runner.train_loop
+    loop.run_iter(*((loop.iter, batch) if isinstance(loop, EpochBasedTrainLoop) else (batch,)))
+    synchronize()
+
+
+def evaluation_seconds(runner: Runner) -> float:
+    """Seconds of a whole evaluation, from as many of its batches as fit the time."""
+    loop = runner.val_loop
+    runner.call_hook('before_val')
+    runner.call_hook('before_val_epoch')
+    runner.model.eval()
+    total, batches = len(loop.dataloader), enumerate(loop.dataloader)
+
+    def seconds(count: int) -> float:
+        start = time.perf_counter()
+        for number, batch in itertools.islice(batches, count):
+            loop.run_iter(number, batch)
+            synchronize()
+        return time.perf_counter() - start
+
+    done, spent = 1, seconds(1)  # with the start of the loader
+    if total > 1:
+        done += agreed(SECONDS / 2 / spent, 1, total - 1)
+        spent += seconds(done - 1) * (total - 1) / (done - 1)
+    start = time.perf_counter()
+    loop.evaluator.evaluate(round(len(loop.dataloader.dataset) * done / total))
+    return spent + (time.perf_counter() - start) * total / done
+
+
+def agreed(wanted: float, least: int, most: int) -> int:
+    """A count within bounds, the first process's in all: they wait for each other in every iteration."""
+    count = [min(max(round(wanted), least), max(most, least))]
+    broadcast_object_list(count)
+    return count[0]
+
+
+def evaluations(loop: Loop, begun: int) -> int:
+    """How often the loop evaluates, by its own rule, after ``begun`` epochs or iterations."""
+    last = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
+    count = 0
+    for done in range(begun + 1, last + 1):
+        interval = loop.dynamic_intervals[bisect.bisect(loop.dynamic_milestones, done + 1) - 1]
+        count += done >= loop.val_begin and (done % interval == 0 or done == last)
+    return count
+
+
+def checkpoints(runner: Runner) -> int:
+    """How many checkpoints the run saves, but for the best ones."""
+    loop, count = runner.train_loop, 0
+    for hook in runner.hooks:
+        if not isinstance(hook, CheckpointHook):
+            continue
+        first, last = (loop.epoch, loop.max_epochs) if hook.by_epoch else (loop.iter, loop.max_iters)
+        for done in range(first + 1, last + 1):
+            since = done - hook.save_begin
+            regular = hook.interval > 0 and since >= 0 and since % hook.interval == 0
+            count += regular or (hook.save_last and done == last)
+    return count
+
+
+def synchronize() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
+def peak_memory() -> int:
+    """Bytes: of CUDA's allocations where there are any, otherwise of the process."""
+    if torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == 'darwin' else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def worker_memory() -> list[int]:
+    """Peak bytes of each process that loads data, where the system tells."""
+    found = []
+    for process in multiprocessing.active_children():
+        status = Path(f'/proc/{process.pid}/status')
+        if status.is_file():
+            lines = dict(line.split(':', 1) for line in status.read_text().splitlines())
+            found.append(int(lines['VmHWM'].split()[0]) * 1024)
+    return found
+
+
+def as_seen(model: nn.Module, batch: dict) -> dict:
+    """``inputs`` (B, C, H, W) and ``data_samples`` as the model gets them in training."""
+    return _preprocessor(model)(batch, True)
+
+
+def _preprocessor(model: nn.Module) -> nn.Module:
+    return getattr(model, 'module', model).data_preprocessor
+
+
+def visible(inputs: torch.Tensor, preprocessor: nn.Module) -> list[np.ndarray]:
+    """(H, W, 3) uint8 RGB of each input (B, C, H, W): its first three channels, or its only one, as before
+    they were normalised."""
+    if getattr(preprocessor, '_enable_normalize', False):
+        inputs = inputs * preprocessor.std + preprocessor.mean
+    images = inputs[:, :3] if inputs.shape[1] >= 3 else inputs[:, :1].expand(-1, 3, -1, -1)
+    if not getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)):
+        images = images.flip(1)  # files are read as BGR
+    return list(images.clamp(0, 255).round().byte().permute(0, 2, 3, 1).cpu().numpy())
+
+
+def save_picture(hook: DryRunHook, runner: Runner) -> None:
+    """``dry_run.png``: the first batch, its ground truth over the images as the model sees them."""
+    images = visible(hook.batch['inputs'], _preprocessor(runner.model))
+    drawings = [pictures.truth(sample) for sample in hook.batch['data_samples']]
+    classes = runner.train_loop.dataloader.dataset.metainfo['classes']
+    pictures.save_batch(images, drawings, classes, hook.work_dir / 'dry_run.png')
+
+
+def table(measured: Measured, batch: dict, data: str) -> dict[str, str]:
+    """The report of a dry run: names and values."""
+    found = measured
+    each = ', '.join(f'{size / 2**30:.2f}' for size in found.workers)
+    beside = f'; beside it {len(found.workers)} workers with {each} GB' if found.workers else ''
+    finish = datetime.now() + timedelta(seconds=found.total)
+    where = 'on the GPU' if torch.cuda.is_initialized() else 'of the process'
+    return {
+        'data': data,
+        'one batch': f'{tuple(batch["inputs"].shape)}, {objects(batch["data_samples"])}',
+        'losses': '  '.join(f'{name} {value:.3f}' for name, value in found.losses.items()),
+        'iteration': f'{found.iteration:.3g} s, {found.iterations} of them',
+        'evaluation': f'{clock(found.evaluation)}, {found.evaluations} of them',
+        'checkpoint': f'{found.checkpoint:.2g} s, {found.checkpoints} of them',
+        'total time': clock(found.total),
+        'finish at': f'{finish:%Y-%m-%d %H:%M}, if started now',
+        'peak memory': f'{found.memory / 2**30:.2f} GB {where}{beside}',
+    }
+
+
+def objects(samples: list) -> str:
+    """How much ground truth a batch has."""
+    counts = [len(sample.gt_instances) for sample in samples if 'gt_instances' in sample]
+    return f'{" + ".join(map(str, counts))} objects' if counts else f'{len(samples)} label maps'
