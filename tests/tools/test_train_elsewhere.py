@@ -43,7 +43,7 @@ def test_two_processes_one_without_objects(data: Path, tmp_path: Path):
     assert '2 processes' in header['device']
     assert header['batch'].startswith('2 images a step (1 x 2 processes x 1 accumulated)')
     assert header['schedule'] == '1 epochs of 2 iterations'
-    assert header['learning rate'] == '0.001, for the same batch as in the recipe'
+    assert header['learning rate'] == '0.002, for the same batch as in the recipe'
     assert '│ val/loss ' in done.stdout
     assert done.stdout.count('evaluation after 2 iterations') == 1
     assert set(finished.metrics) >= {'bbox_mAP', 'segm_mAP'}
