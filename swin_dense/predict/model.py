@@ -1,0 +1,191 @@
+"""Build the model that a checkpoint was trained as, and fill it."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmdet.registry import DATASETS as DET_DATASETS
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from mmseg.registry import DATASETS as SEG_DATASETS
+from torch import nn
+
+from swin_dense.checkpoints import files
+from swin_dense.checkpoints.load import load as fill
+from swin_dense.checkpoints.report import Report
+from swin_dense.data.fields import head_classes, leaf_datasets, set_classes
+from swin_dense.engine import config as configs
+from swin_dense.engine.config import HOSTS
+from swin_dense.errors import UserError
+from swin_dense.predict import saved_config
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A filled model, and what is needed to feed it.
+
+    Attributes:
+        scope: the host, ``'mmdet'`` or ``'mmseg'``.
+        pipeline: config of the test pipeline.
+        channels: of the images it takes.
+        report: what the checkpoint gave.
+    """
+
+    model: nn.Module
+    scope: str
+    classes: tuple[str, ...]
+    pipeline: list[dict]
+    channels: int
+    reduces_zero_label: bool
+    report: Report
+
+    @property
+    def task(self) -> str:
+        return HOSTS[self.scope]
+
+
+def load(checkpoint: str, config: Config | None) -> Loaded:
+    """Build and fill a model.
+
+    Args:
+        checkpoint: path or address.
+        config: a config that is trusted; None for the checkpoint's own, which is not.
+
+    Raises:
+        UserError: the file is missing or damaged, has no config, or does not fit the model.
+        UnsafeFileError: the file, or the config in it, would run code.
+    """
+    content = files.read(files.fetch(checkpoint), mapped=True)
+    meta = content.get('meta') if isinstance(content.get('meta'), dict) else {}
+    source = f'checkpoint {checkpoint}' if config is None else f'config {config.filename}'
+    own = config is None
+    config = _saved(meta, checkpoint) if own else config
+    scope = config.default_scope
+    init_default_scope(scope)
+    data = meta.get('dataset_meta') if isinstance(meta.get('dataset_meta'), dict) else {}
+    classes, leaf = _classes(data, meta), _test_set(config)
+    model = saved_config.without_pretrained(config.model)
+    if classes and not own:  # a config file may be for other classes
+        set_classes(model, len(classes))
+    built = _build(model, source)
+    report = fill(built, files.state_dict(content), checkpoint, adapt=False, partial=False)
+    classes = classes or _classes_of_config(config, leaf)
+    mean = getattr(getattr(built, 'data_preprocessor', None), 'mean', None)
+    return Loaded(
+        built,
+        scope,
+        classes,
+        _pipeline(config, leaf, source),
+        3 if mean is None else mean.numel(),
+        bool(data.get('reduce_zero_label', leaf.get('reduce_zero_label', False))),
+        report,
+    )
+
+
+def _saved(meta: dict, checkpoint: str) -> Config:
+    """The config in a checkpoint, once nothing in it can do harm."""
+    text = meta.get('cfg')
+    if not isinstance(text, str):
+        raise UserError(
+            f'checkpoint {checkpoint} holds no config: give one (CONFIG --checkpoint FILE, or config=)'
+        )
+    values = saved_config.parse(text, checkpoint)
+    scope = values.get('default_scope')
+    if scope not in HOSTS or not isinstance(values.get('model'), dict):
+        raise UserError(f'checkpoint {checkpoint}: the config in it is no detection or segmentation config')
+    # nothing but this is read of it, and nothing else built
+    config = Config({key: values[key] for key in ('default_scope', 'model')})
+    config.test_pipeline = _pipeline(ConfigDict(values), _test_set(values), f'checkpoint {checkpoint}')
+    config.test_dataloader = dict(
+        dataset={key: _test_set(values).get(key) for key in ('metainfo', 'reduce_zero_label')}
+    )
+    for part in (config.model, config.test_pipeline):
+        saved_config.check_types(part, checkpoint, scope)
+    return config
+
+
+def _test_set(config: Mapping) -> Mapping:
+    """The data set of a config's test or validation loader; empty if there is none."""
+    for name in ('test_dataloader', 'val_dataloader'):
+        with suppress(AttributeError, IndexError, KeyError, TypeError):  # a checkpoint may hold any shape
+            leaf = leaf_datasets(config[name]['dataset'])[0]
+            if isinstance(leaf, dict) and leaf:
+                return leaf
+    return {}
+
+
+def _pipeline(config: Mapping, leaf: Mapping, source: str) -> list[dict]:
+    steps = leaf.get('pipeline') or config.get('test_pipeline')
+    if not isinstance(steps, (list, tuple)) or not all(isinstance(x, dict) and 'type' in x for x in steps):
+        raise UserError(f'{source}: neither test_dataloader.dataset.pipeline nor test_pipeline is a pipeline')
+    return list(steps)
+
+
+def _build(model: ConfigDict, source: str) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of the hosts, on their own deprecations
+            return MODELS.build(model)
+    except UserError:
+        raise
+    except Exception as error:  # arguments that are not this version's may fail in any way
+        raise UserError(f'{source}: model: {type(error).__name__}: {error}') from error
+
+
+def _classes(data: dict, meta: dict) -> tuple[str, ...]:
+    """The class names in a checkpoint's meta data, under the names of this and of older versions."""
+    for names in (data.get('classes'), data.get('CLASSES'), meta.get('CLASSES')):
+        if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return ()
+
+
+def _classes_of_config(config: Config, leaf: Mapping) -> tuple[str, ...]:
+    """The names that go with the heads: of the data set, or numbers."""
+    counts = head_classes(config.model)
+    count = max(counts, default=1)
+    registry = DET_DATASETS if config.default_scope == 'mmdet' else SEG_DATASETS
+    kind = registry.get(leaf['type']) if isinstance(leaf.get('type'), str) else None
+    for names in ((leaf.get('metainfo') or {}).get('classes'), getattr(kind, 'METAINFO', {}).get('classes')):
+        if isinstance(names, (list, tuple)) and len(names) == count:
+            return tuple(map(str, names))
+    return tuple(f'class_{label}' for label in range(count))
+
+
+def newest(work_dir: Path) -> str:
+    """The checkpoint that a run's ``last_checkpoint`` names.
+
+    Raises:
+        UserError: there is none.
+    """
+    pointer = work_dir / 'last_checkpoint'
+    if not pointer.is_file():
+        raise UserError(f'no checkpoint in {work_dir} ({pointer} does not exist): give --checkpoint FILE')
+    named = Path(pointer.read_text().strip())
+    beside = work_dir / named.name  # of a run that was moved
+    return str(named if named.is_file() or not beside.is_file() else beside)
+
+
+def choose(first: str, checkpoint: str | None, options: Sequence[str]) -> tuple[Config | None, str]:
+    """The config and checkpoint that a command line means.
+
+    Args:
+        first: a config file, which ends in ``.py``, or a checkpoint.
+        checkpoint: what ``--checkpoint`` names.
+        options: ``KEY=VALUE`` overrides of the config.
+
+    Returns:
+        The config, None for the checkpoint's own, and the checkpoint.
+
+    Raises:
+        UserError: they do not go together, or the config's run has left no checkpoint.
+    """
+    if not first.endswith('.py'):
+        if checkpoint is not None or options:
+            raise UserError(f'{first} is no config (.py): --checkpoint and --cfg-options go with one')
+        return None, first
+    config = configs.load(first, options)
+    work_dir = Path(config.get('work_dir') or f'work_dirs/{Path(first).stem}')
+    return config, checkpoint or newest(work_dir)

@@ -1,0 +1,54 @@
+"""Predict for images, folders, globs and videos, with a checkpoint alone.
+
+python tools/predict.py work_dirs/mask_rcnn_swin_t/epoch_12.pth photos --out found
+python tools/predict.py configs/mask_rcnn_swin_t.py --checkpoint epoch_12.pth 'photos/*.jpg' --score 0.6
+python tools/predict.py work_dirs/upernet_swin_t/iter_160000.pth map.tif --tile 1024 --overlap 0.25
+"""
+
+import argparse
+from pathlib import Path
+
+from swin_dense import hosts
+from swin_dense.errors import UserError, exit_on_user_error
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Predict for images, folders, globs and videos.')
+    add = parser.add_argument
+    add('model', metavar='CONFIG|CHECKPOINT', help='a checkpoint, or a config (.py) with --checkpoint')
+    add('sources', nargs='+', metavar='IMAGE|DIR|GLOB|VIDEO', help='folders are searched with all below them')
+    add('--checkpoint', metavar='FILE', help="weights of a config (newest of the config's work dir)")
+    add('--out', type=Path, metavar='DIR', default=Path('predictions'), help='folder (predictions)')
+    add('--score', type=float, help='least score of an object (all are written, those from 0.5 drawn)')
+    add('--classes', nargs='+', metavar='NAME', help='only these classes')
+    add('--batch', type=int, default=1, help='images, frames or tiles predicted together (1)')
+    add('--tile', type=int, metavar='SIZE', help='predict large images in tiles of this side')
+    add('--overlap', type=float, default=0.25, help='fraction of a tile that neighbours share (0.25)')
+    add('--ids', type=Path, metavar='FILE', help='COCO annotations whose image and category ids are used')
+    add('--device', help='cpu, cuda, cuda:N or mps (the best there is)')
+    add('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='override the config')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    hosts.use_device(args.device)
+    hosts.prepare()
+    from swin_dense.predict import model, run, sources
+    from swin_dense.predict.predictor import Predictor
+    from swin_dense.report import terminal
+
+    found = sources.find(args.sources, args.out)
+    config, checkpoint = model.choose(args.model, args.checkpoint, args.cfg_options)
+    predictor = Predictor(checkpoint, config)
+    for line in predictor.report.lines():
+        terminal.say(line)
+    labels = None if args.classes is None else run.labels_of(args.classes, predictor.classes)
+    settings = run.Settings(args.score, labels, args.batch, args.tile, args.overlap)
+    if args.ids is not None and predictor.task != 'detection':
+        raise UserError('--ids is for detection: label maps are named after their images')
+    run.predict_all(predictor, found, args.out, settings, args.ids)
+
+
+if __name__ == '__main__':
+    exit_on_user_error(main)
