@@ -1,5 +1,6 @@
 """Whole runs: a config made ready from the command line, training, testing, scoring."""
 
+import copy
 import shutil
 import tempfile
 import time
@@ -97,8 +98,11 @@ def dry_run(config: Config, launcher: str = 'none', started: float | None = None
     work_dir.mkdir(parents=True, exist_ok=True)
     hook = dry.DryRunHook(work_dir, started or time.time())
     with tempfile.TemporaryDirectory(prefix='.dry_run_', dir=work_dir) as scratch, terminal.quiet_hosts():
+        config = copy.deepcopy(config)
         config.work_dir = scratch
         online.keep_predictions(config, Path(scratch))
+        if config.get('visualizer'):
+            config.visualizer.name = scratch  # mmengine keeps one by name, and this one's folder will be gone
         runner = _runner(config, launcher, ('train', 'val'), (PictureHook(), ValLossHook(), hook))
         try:
             runner.train()
