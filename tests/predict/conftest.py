@@ -68,11 +68,6 @@ def text_of(config: Config) -> str:
 @pytest.fixture(scope='session')
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Models whose predictions are nonsense, but many."""
-    return _make(tmp_path_factory)
-
-
-@cache  # tests/tools has this fixture too
-def _make(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp('predict')
     shapes.write(folder, train=2, val=3)
     torch.manual_seed(0)

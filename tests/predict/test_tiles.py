@@ -236,6 +236,20 @@ def test_a_fragment_inside_an_object_is_dropped():
     assert predict_instances(predict, image, 40, 0.5).boxes.tolist() == [[4, 5, 36, 25]]
 
 
+def test_two_classes_on_one_spot_stay_two():
+    image = np.zeros((40, 70, 3), np.uint8)
+    image[10:20, 10:65] = 3
+
+    def predict(images: list[np.ndarray]) -> list[Instances]:
+        found = scenes.objects(images)
+        twice = [x.take(np.array([0, 0])) for x in found]
+        return [replace(x, labels=np.array([0, 1])) for x in twice]
+
+    found = predict_instances(predict, image, 40, 0.25)
+    assert sorted(found.labels.tolist()) == [0, 1]
+    assert found.boxes.tolist() == [[10, 10, 65, 20]] * 2
+
+
 def test_nothing_is_found():
     image = np.zeros((100, 120, 3), np.uint8)
     for predict in (scenes.objects, scenes.boxes):
