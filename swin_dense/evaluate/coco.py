@@ -165,7 +165,7 @@ def load_truth(annotations: Path) -> COCO:
     content = read(annotations)
     _check(content, annotations)
     api = COCO()
-    api.dataset = content
+    api.dataset = {**content, 'annotations': [dict(annotation) for annotation in content['annotations']]}
     mend(api)
     return api
 

@@ -173,9 +173,6 @@ def each(content: dict, change: Callable[[dict], object]) -> None:
 
 HARMLESS = {
     'annotation id 0': lambda content: each(content, lambda a: a.update(id=a['id'] - 1)),
-    'no annotation ids': lambda content: each(content, lambda a: a.pop('id')),
-    'ids used twice': lambda content: each(content, lambda a: a.update(id=a['id'] // 2)),
-    'no area': lambda content: each(content, lambda a: a.pop('area')),
     'no iscrowd where it is 0': lambda content: each(content, lambda a: a['iscrowd'] or a.pop('iscrowd')),
     'info and licenses': lambda content: content.update(info={}, licenses=[]),
 }
@@ -191,6 +188,19 @@ def test_files_that_pycocotools_scores_wrongly_or_not_at_all(
         k: s.metrics() for k, s in scored(files).items()
     }
     assert other[0].read_bytes() == before, "the user's file stays as it is"
+
+
+REFUSED = {
+    "annotations: the field 'id'": lambda content: each(content, lambda a: a.pop('id')),
+    'annotations.id: ids that more': lambda content: each(content, lambda a: a.update(id=a['id'] // 2)),
+    "annotations: the field 'area'": lambda content: each(content, lambda a: a.pop('area')),
+}
+
+
+@pytest.mark.parametrize('message', REFUSED)
+def test_files_that_could_mean_several_things(files: tuple[Path, Path], tmp_path: Path, message: str):
+    with pytest.raises(UserError, match=message):
+        scored(changed(files, tmp_path, REFUSED[message]))
 
 
 def test_pycocotools_alone_takes_annotation_0_for_no_match(files: tuple[Path, Path], tmp_path: Path):
