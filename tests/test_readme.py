@@ -52,7 +52,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('checkout')
     for name in ('configs', 'tools', 'swin_dense', 'setup.cfg', 'pyproject.toml', 'README.md'):
         (folder / name).symlink_to(ROOT / name)
-    shapes.write(folder / 'data', train=8, val=3)  # two batches of two processes
+    shapes.write(folder / 'data', train=12, val=3)  # two batches of two processes and some to spare
     weights = SwinTransformer(out_indices=(3,)).state_dict()
     torch.save({'model': weights}, folder / 'swin_tiny_patch4_window7_224.pth')
     return folder
