@@ -9,44 +9,68 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from swin_dense.data.coco_file import REQUIRED
 from swin_dense.data.findings import Finding, Severity, some
 
 TOLERANCE = 1.0  # pixels that a box or polygon may reach outside: COCO's own are rounded
 FAR = 1e6  # pixels: pycocotools allocates as many points as a polygon is long
 CHUNK = 2_000  # annotations whose polygons or RLE are flattened at a time: they stay in the cache
 MAX_PIXELS = 2**30  # of a mask, as of an image
+MOST_GROUPS = 7  # of five bits in a number of an RLE: 2**35 is beyond any mask
 NO_POLYGON = 'a polygon is not a list of numbers [x1, y1, x2, y2, ...]'
 TOO_FEW = 'a polygon of less than three points, or of half a point'
 LEFT_OUT = 'a part of less than three points: left out'
 
 
+class Columns(NamedTuple):
+    """The annotations of a file, a list for each field; None where one lacks it.
+
+    A million entries lie all over the memory: each is fetched once here, and not again for every question.
+    """
+
+    ids: list
+    image_ids: list
+    category_ids: list
+    bboxes: list
+    areas: list
+    crowd: list
+    ignore: list
+    masks: list
+
+
+def columns(annotations: Sequence[dict]) -> Columns:
+    """The columns of entries in which ``coco_file.load`` found no error."""
+    needed = [[entry[key] for entry in annotations] for key in REQUIRED['annotations']]
+    more = [[entry.get(key) for entry in annotations] for key in ('iscrowd', 'ignore', 'segmentation')]
+    return Columns(*needed, *more)
+
+
 def check_boxes(
-    path: Path, annotations: list[dict], sizes: np.ndarray, scored: bool
+    path: Path, annotations: Columns, sizes: np.ndarray, scored: bool
 ) -> tuple[list[Finding], np.ndarray]:
     """What is wrong with boxes and areas.
 
     Args:
         path: the annotation file.
-        annotations: its N entries.
+        annotations: of its N entries.
         sizes: (N, 2) float, width and height of each one's image, NaN if the image is unknown.
         scored: whether evaluation uses the file too.
 
     Returns:
         Findings, and (N,) bool: which boxes mmdet trains with.
     """
-    ids = [annotation['id'] for annotation in annotations]
-    whole, boxes = _rows([annotation['bbox'] for annotation in annotations], 4)
-    counted, area = _column([annotation['area'] for annotation in annotations])
+    whole, boxes = _rows(annotations.bboxes, 4)
+    counted, area = _column(annotations.areas)
     found: list[Finding] = []
 
     def add(severity: Severity, field: str, message: str, wrong: np.ndarray) -> None:
         if wrong.any():
-            found.append(
-                Finding(severity, path, field, message, **some(ids[i] for i in np.flatnonzero(wrong)))
-            )
+            ids = some(annotations.ids[i] for i in np.flatnonzero(wrong))
+            found.append(Finding(severity, path, field, message, **ids))
 
     field = 'annotations.bbox'
     add('error', field, 'not four numbers [x, y, width, height]; annotation ids', ~whole)
@@ -80,7 +104,7 @@ def check_boxes(
     return found, whole & counted & ~nan & ~infinite & ~small & ~away & ~(area <= 0)
 
 
-def check_masks(path: Path, annotations: list[dict], sizes: np.ndarray, severity: Severity) -> list[Finding]:
+def check_masks(path: Path, annotations: Columns, sizes: np.ndarray, severity: Severity) -> list[Finding]:
     """What is wrong with segmentations; arguments as of ``check_boxes``.
 
     Args:
@@ -91,23 +115,23 @@ def check_masks(path: Path, annotations: list[dict], sizes: np.ndarray, severity
     def add(message: str, index: int, kind: Severity = severity) -> None:
         problems.setdefault((kind, message), []).append(index)
 
-    masks = [annotation.get('segmentation') for annotation in annotations]
+    masks = annotations.masks
     polygons = [index for index, mask in enumerate(masks) if type(mask) is list and mask]
     runs = [index for index, mask in enumerate(masks) if type(mask) is dict]
     if len(polygons) + len(runs) < len(masks):
         for index in sorted(set(range(len(masks))).difference(polygons, runs)):
             add('neither polygons nor RLE', index)
     for begin in range(0, len(polygons), CHUNK):
-        _check_polygons(annotations, sizes, polygons[begin : begin + CHUNK], add)
+        _check_polygons(masks, sizes, polygons[begin : begin + CHUNK], add)
     for begin in range(0, len(runs), CHUNK):
-        _check_rle(annotations, sizes, runs[begin : begin + CHUNK], add)
+        _check_rle(masks, sizes, runs[begin : begin + CHUNK], add)
     return [
         Finding(
             kind,
             path,
             'annotations.segmentation',
             f'{message}; annotation ids',
-            **some(annotations[index]['id'] for index in dict.fromkeys(indices)),
+            **some(annotations.ids[index] for index in dict.fromkeys(indices)),
         )
         for (kind, message), indices in problems.items()
     ]
@@ -161,10 +185,8 @@ def _corners(boxes: np.ndarray, sizes: np.ndarray, whole: np.ndarray) -> str:
     return ''
 
 
-def _check_polygons(
-    annotations: list[dict], sizes: np.ndarray, indices: list[int], add: Callable[..., None]
-) -> None:
-    flat, lengths, owners = _flatten_all(annotations, indices, add)
+def _check_polygons(masks: list, sizes: np.ndarray, indices: list[int], add: Callable[..., None]) -> None:
+    flat, lengths, owners = _flatten_all(masks, indices, add)
     if not len(lengths):
         return
     points = np.frombuffer(flat).reshape(-1, 2)
@@ -181,23 +203,23 @@ def _check_polygons(
 
 
 def _flatten_all(
-    annotations: list[dict], indices: list[int], add: Callable[..., None]
+    masks: list, indices: list[int], add: Callable[..., None]
 ) -> tuple[array, np.ndarray, np.ndarray]:
     """The numbers of all polygons, the points of each, and the index of its annotation."""
-    masks = [annotations[index]['segmentation'] for index in indices]
-    parts = list(chain.from_iterable(masks))
+    chosen = [masks[index] for index in indices]
+    parts = list(chain.from_iterable(chosen))
     flat = array('d')
     if set(map(type, parts)) == {list}:
         lengths = np.fromiter(map(len, parts), int, len(parts))
         if not ((lengths < 6) | (lengths % 2)).any():
             try:
                 deque(map(flat.fromlist, parts), maxlen=0)  # as below, in one go: most files are good
-                return flat, lengths // 2, np.repeat(indices, np.fromiter(map(len, masks), int, len(masks)))
+                return flat, lengths // 2, np.repeat(indices, np.fromiter(map(len, chosen), int, len(chosen)))
             except (TypeError, OverflowError):
                 flat = array('d')
     points: list[int] = []
     owners: list[int] = []
-    for index, mask in zip(indices, masks, strict=True):
+    for index, mask in zip(indices, chosen, strict=True):
         if problem := _flatten(mask, flat, points):
             add(problem, index, *(('warning',) if problem == LEFT_OUT else ()))
         owners += [index] * (len(points) - len(owners))
@@ -222,14 +244,12 @@ def _flatten(parts: list, flat: array, lengths: list[int]) -> str:
     return problem
 
 
-def _check_rle(
-    annotations: list[dict], sizes: np.ndarray, indices: list[int], add: Callable[..., None]
-) -> None:
+def _check_rle(masks: list, sizes: np.ndarray, indices: list[int], add: Callable[..., None]) -> None:
     texts: list[str] = []
     owners: list[int] = []
     pixels: list[int] = []
     for index in indices:
-        mask = annotations[index]['segmentation']
+        mask = masks[index]
         size, counts = mask.get('size'), mask.get('counts')
         if not (type(size) is list and len(size) == 2 and all(type(x) is int and x > 0 for x in size)):
             add('RLE: size is not [height, width]', index)
@@ -265,18 +285,22 @@ def valid_rle(texts: Sequence[str], pixels: np.ndarray) -> np.ndarray:
     Returns:
         (N,) bool.
     """
-    groups = np.frombuffer(''.join(texts).encode('ascii'), np.uint8).astype(np.int64) - ord('0')
+    # a character below '0' wraps to more than 63
+    groups = np.frombuffer(''.join(texts).encode('ascii'), np.uint8) - np.uint8(ord('0'))
     ends = np.cumsum([len(text) for text in texts])
     starts = np.r_[0, ends[:-1]]
     last = (groups & 32) == 0  # of a number
-    good = np.logical_and.reduceat((groups >= 0) & (groups < 64), starts) & last[ends - 1]
+    good = np.logical_and.reduceat(groups < 64, starts) & last[ends - 1]
     last[ends - 1] = True  # a number that goes on is ended: its text is known to be bad
     number_ends = np.flatnonzero(last)
     number_starts = np.r_[0, number_ends[:-1] + 1]
     lengths = number_ends - number_starts + 1
-    place = np.arange(len(groups)) - np.repeat(number_starts, lengths)
-    values = np.add.reduceat((groups & 31) << (5 * np.minimum(place, 6)), number_starts)
-    values -= np.where(groups[number_ends] & 16, 1 << (5 * np.minimum(lengths, 7)), 0)
+    values = (groups[number_starts] & 31).astype(np.int64)
+    for place in range(1, MOST_GROUPS):
+        longer = np.flatnonzero(lengths > place)  # fewer and fewer: most numbers have one group or two
+        values[longer] += (groups[number_starts[longer] + place] & 31).astype(np.int64) << (5 * place)
+    negative = np.flatnonzero(groups[number_ends] & 16)
+    values[negative] -= 1 << (5 * np.minimum(lengths[negative], MOST_GROUPS))
 
     first = np.searchsorted(number_starts, starts)  # number of each text
     counts = np.diff(np.r_[first, len(values)])
@@ -287,5 +311,5 @@ def valid_rle(texts: Sequence[str], pixels: np.ndarray) -> np.ndarray:
         total = np.cumsum(np.where(chosen, values, 0))
         before = np.repeat(np.r_[0, total][first], counts)
         runs[chosen] = (total - before)[chosen]
-    good &= np.logical_and.reduceat((runs >= 0) & (lengths <= 7), first)
+    good &= np.logical_and.reduceat((runs >= 0) & (lengths <= MOST_GROUPS), first)
     return good & (np.add.reduceat(runs, first) == pixels)

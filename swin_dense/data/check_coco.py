@@ -3,7 +3,7 @@
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from swin_dense.data import coco_file, images
-from swin_dense.data.check_annotations import check_boxes, check_masks
+from swin_dense.data.check_annotations import Columns, check_boxes, check_masks, columns
 from swin_dense.data.coco import Split, class_missing
 from swin_dense.data.findings import Finding, errors, some
 
@@ -75,57 +75,60 @@ def count_instances(content: dict) -> dict[str, int]:
 def _check_annotations(
     path: Path, content: dict, wanted: Sequence[str] | None, masks: bool | None, scored: bool
 ) -> list[Finding]:
-    annotations = content['annotations']
-    if not annotations:
+    if not content['annotations']:
         message = f'0 usable of 0: none of the {len(content["images"])} images has an object'
         return [Finding('error', path, 'annotations', message)]
+    annotations = columns(content['annotations'])
     place = {image['id']: i for i, image in enumerate(content['images'])}
     sizes = np.array([(image['width'], image['height']) for image in content['images']] + [(np.nan, np.nan)])
-    found = _check_references(path, content, place)
-    index = np.array([place.get(annotation['image_id'], -1) for annotation in annotations])
+    found = _check_references(path, content['categories'], annotations, place)
+    index = np.array([place.get(image, -1) for image in annotations.image_ids])
     of_boxes, kept = check_boxes(path, annotations, sizes[index], scored)
     found += of_boxes + _check_flags(path, annotations, scored)
     learned = {c['id'] for c in content['categories'] if wanted is None or c['name'] in wanted}
-    kept &= index >= 0
-    kept &= np.array([a['category_id'] in learned and not a.get('ignore') for a in annotations])
+    kept &= (index >= 0) & np.array([category in learned for category in annotations.category_ids])
+    kept &= ~np.array([bool(flag) for flag in annotations.ignore])
     if not kept.any():
-        message = f'0 usable of {len(annotations)}: a model would learn that there is nothing'
+        message = f'0 usable of {len(kept)}: a model would learn that there is nothing'
         found.insert(0, Finding('error', path, 'annotations', message))
-    some_have = any('segmentation' in annotation for annotation in annotations)
+    some_have = any(mask is not None for mask in annotations.masks)
     if masks or some_have:
         grave = masks if masks is not None else some_have
         found += check_masks(path, annotations, sizes[index], 'error' if grave else 'warning')
     return found + _notes(path, content, wanted, set(index[kept].tolist()), scored)
 
 
-def _check_references(path: Path, content: dict, place: dict) -> list[Finding]:
+def _check_references(
+    path: Path, categories: list[dict], annotations: Columns, images: Container
+) -> list[Finding]:
     found = []
-    categories = {category['id'] for category in content['categories']}
-    unknown = [a['id'] for a in content['annotations'] if a['category_id'] not in categories]
-    if unknown:
+    ids, known = annotations.ids, {category['id'] for category in categories}
+    pairs = zip(ids, annotations.category_ids, strict=True)
+    if unknown := [name for name, category in pairs if category not in known]:
         what = 'no category has it, and these objects would be taken for background; annotation ids'
         found.append(Finding('error', path, 'annotations.category_id', what, **some(unknown)))
-    unknown = [a['id'] for a in content['annotations'] if a['image_id'] not in place]
-    if unknown:
+    pairs = zip(ids, annotations.image_ids, strict=True)
+    if unknown := [name for name, image in pairs if image not in images]:
         what = 'no image has it: dropped; annotation ids'
         found.append(Finding('warning', path, 'annotations.image_id', what, **some(unknown)))
     return found
 
 
-def _check_flags(path: Path, annotations: list[dict], scored: bool) -> list[Finding]:
+def _check_flags(path: Path, annotations: Columns, scored: bool) -> list[Finding]:
     found = []
-    if scored:
-        if zero := [a['image_id'] for a in annotations if a['id'] == 0]:
-            what = 'id 0 is "no match" to pycocotools: the object is never found (AP 0 if it is the only one)'
-            found.append(
-                Finding('warning', path, 'annotations.id', f'{what}; number from 1; in image', **some(zero))
-            )
-        if lacking := [a['id'] for a in annotations if 'iscrowd' not in a]:
-            what = "the field 'iscrowd' is missing, which evaluation reads: write 0; of annotation ids"
-            found.append(Finding('error', path, 'annotations.iscrowd', what, **some(lacking)))
-    if strange := [a['id'] for a in annotations if a.get('iscrowd', 0) not in (0, 1)]:
-        what = 'neither 0 nor 1; annotation ids'
-        found.append(Finding('error', path, 'annotations.iscrowd', what, **some(strange)))
+    ids, field = annotations.ids, 'annotations.iscrowd'
+    if scored and 0 in ids:
+        zero = [image for image, name in zip(annotations.image_ids, ids, strict=True) if name == 0]
+        what = 'id 0 is "no match" to pycocotools: the object is never found (AP 0 if it is the only one)'
+        found.append(
+            Finding('warning', path, 'annotations.id', f'{what}; number from 1; in image', **some(zero))
+        )
+    flags = list(zip(ids, annotations.crowd, strict=True))
+    if scored and (lacking := [name for name, flag in flags if flag is None]):
+        what = "the field 'iscrowd' is missing, which evaluation reads: write 0; of annotation ids"
+        found.append(Finding('error', path, field, what, **some(lacking)))
+    if strange := [name for name, flag in flags if flag not in (None, 0, 1)]:
+        found.append(Finding('error', path, field, 'neither 0 nor 1; annotation ids', **some(strange)))
     return found
 
 

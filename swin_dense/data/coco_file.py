@@ -17,7 +17,7 @@ REQUIRED = {
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
 }
 LISTS = ('images', 'annotations', 'categories')
-REFERENCES = ('image_id', 'category_id')
+IDS = ('id', 'image_id', 'category_id')
 BOM = '\ufeff'
 LARGE = 20_000_000  # characters
 
@@ -99,25 +99,26 @@ def _lists(path: Path, content: object) -> list[Finding]:
 
 def _entries(path: Path, content: dict) -> list[Finding]:
     """Keys and ids: what is wrong here makes every further question meaningless."""
-    found = []
+    lacks: list[Finding] = []
+    odd: list[Finding] = []
     for name, keys in REQUIRED.items():
         entries = content[name]
         strangers = [i for i, entry in enumerate(entries) if type(entry) is not dict]
         if strangers:
             return [Finding('error', path, name, 'entries that are no objects; positions', **some(strangers))]
         for key in keys:
-            lacking = [i for i, entry in enumerate(entries) if key not in entry]
-            if lacking:
-                what = f'the field {key!r} is missing; positions'
-                found.append(Finding('error', path, name, what, **some(lacking)))
-    if found:
-        return found
-    for name in REQUIRED:
-        for key in ('id', *(REFERENCES if name == 'annotations' else ())):
-            wrong = _no_ids([entry[key] for entry in content[name]])
-            if wrong:
+            try:
+                values = [entry[key] for entry in entries]
+            except KeyError:
+                lacking = some(i for i, entry in enumerate(entries) if key not in entry)
+                lacks.append(
+                    Finding('error', path, name, f'the field {key!r} is missing; positions', **lacking)
+                )
+                continue
+            if key in IDS and (wrong := _no_ids(values)):
                 what = 'no number and no text; positions'
-                found.append(Finding('error', path, f'{name}.{key}', what, **some(wrong)))
+                odd.append(Finding('error', path, f'{name}.{key}', what, **some(wrong)))
+    found = lacks or odd
     return found or [*_repeated(path, content), *_names(path, content), *_sizes(path, content['images'])]
 
 
