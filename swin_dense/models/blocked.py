@@ -12,6 +12,8 @@ all exact in real arithmetic:
 - The last product of either branch is added to the residual as it is computed.
 """
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ from swin_dense.models.attention import WindowAttention, WindowAttentionV2
 from swin_dense.models.windows import WindowGroup, window_groups
 
 TOKENS = 4096  # of a group: few enough for the cache, many enough for the matrix products
-PLAIN = (nn.LayerNorm, nn.Linear, nn.Dropout, nn.Identity, nn.ReLU, nn.Sequential, StochasticDepth)
+PLAIN = (nn.Conv2d, nn.LayerNorm, nn.Linear, nn.Dropout, nn.Identity, nn.ReLU, nn.Sequential, StochasticDepth)
 
 
 def serves(block: nn.Module, x: Tensor) -> bool:
@@ -49,7 +51,7 @@ def is_plain(block: nn.Module, x: Tensor) -> bool:
     """Whether the block is as it was made: no hooks inside, other layers or parts in another mode."""
     return (
         is_eager_on_cpu(x)
-        and x.dtype == block.norm1.weight.dtype
+        and x.dtype == next(block.parameters()).dtype
         and x.numel() > 0
         and all(_is_as_made(part) and part.training == block.training for part in block.modules())
         and not any(has_hooks(part) for child in block.children() for part in child.modules())
@@ -68,16 +70,35 @@ def has_hooks(part: nn.Module) -> bool:
     )
 
 
-def forward(block: nn.Module, x: Tensor) -> Tensor:
-    """(B, H, W, C) -> the same shape, what ``block(x)`` is.
+def forward(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """(B, H, W, C) -> the same shape, what each block makes of what the one before it made.
 
     Args:
-        block: a ``SwinBlock`` or ``SwinBlockV2``.
-        x: the map.
+        blocks: ``SwinBlock`` or ``SwinBlockV2``.
+        x: the map; it is not changed.
     """
+    result = x.clone(memory_format=torch.contiguous_format)
+    for block in blocks:
+        _pass_through(block, result)
+    return result
+
+
+def bands(x: Tensor, dim: int, stride: int) -> tuple[Tensor, ...]:
+    """Views of some rows of x each, for a layer of this stride: about ``TOKENS`` tokens behind it.
+
+    Args:
+        x: maps (B, H, W, C) or images (B, C, H, W).
+        dim: that of the rows, before that of the columns.
+        stride: rows of x to a row of tokens, as many as columns to a column.
+    """
+    tokens = max(1, x.size(0) * x.size(dim + 1) // stride)  # of a row
+    return x.split(max(1, TOKENS // tokens) * stride, dim)
+
+
+def _pass_through(block: nn.Module, x: Tensor) -> None:
+    """Put in the place of x (B, H, W, C) what the block makes of it: no window reads another's tokens."""
     batch, height, width, channels = x.shape
-    tokens = x.reshape(-1, channels)
-    result = torch.empty_like(tokens)
+    tokens = x.view(-1, channels)
     biases, output_bias = block.biases(), _output_bias(block)
     groups = window_groups(batch, height, width, block.window_size, block.shift, TOKENS)
     most = max(len(group.places) for group in groups)
@@ -85,8 +106,9 @@ def forward(block: nn.Module, x: Tensor) -> Tensor:
     for group in groups:
         part = group.take(tokens)
         attended = _attend(block, part, group, biases, qkv[: len(part)])
-        group.put(result, _finish(block, part, attended, output_bias, hidden[: len(part)]))
-    return result.view(x.shape)
+        _finish(block, part, attended, output_bias, hidden[: len(part)])
+        if len(group.pieces) > 1:  # a copy
+            group.put(tokens, part)
 
 
 def _attend(block: nn.Module, x: Tensor, group: WindowGroup, biases: Tensor, qkv: Tensor) -> Tensor:
@@ -138,16 +160,18 @@ def _output_bias(block: nn.Module) -> Tensor:
     return attn.proj.bias if value_bias is None else attn.proj.bias + attn.proj.weight @ value_bias
 
 
-def _finish(block: nn.Module, x: Tensor, attended: Tensor, bias: Tensor, hidden: Tensor) -> Tensor:
-    """(n, C) what the block makes of x (n, C); fills ``hidden`` on the way."""
+def _finish(block: nn.Module, x: Tensor, attended: Tensor, bias: Tensor, hidden: Tensor) -> None:
+    """Put in the place of x (n, C) what the block makes of it; fills ``hidden`` on the way."""
     attn, mlp = block.attn, block.mlp
     if block.pre_norm:
-        x = torch.add(x, bias).addmm_(attended, attn.proj.weight.t())
+        x.add_(bias).addmm_(attended, attn.proj.weight.t())
     else:
-        x = x + block.norm1(torch.addmm(bias, attended, attn.proj.weight.t()))
+        x += block.norm1(torch.addmm(bias, attended, attn.proj.weight.t()))
     torch.mm(block.norm2(x) if block.pre_norm else x, mlp.fc1.weight.t(), out=hidden)
     hidden += mlp.fc1.bias
     torch.ops.aten.gelu_(hidden)
     if block.pre_norm:
-        return x.add_(mlp.fc2.bias).addmm_(hidden, mlp.fc2.weight.t())
-    return block.norm3(x.add_(block.norm2(torch.addmm(mlp.fc2.bias, hidden, mlp.fc2.weight.t()))))
+        x.add_(mlp.fc2.bias).addmm_(hidden, mlp.fc2.weight.t())
+    else:
+        x += block.norm2(torch.addmm(mlp.fc2.bias, hidden, mlp.fc2.weight.t()))
+        x.copy_(block.norm3(x))

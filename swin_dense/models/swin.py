@@ -43,6 +43,11 @@ class PatchEmbed(nn.Module):
         bottom, right = missing(image.size(2), PATCH), missing(image.size(3), PATCH)
         if torch.compiler.is_compiling() or bottom or right:
             image = F.pad(image, (0, right, 0, bottom))
+        if blocked.serves(self, image):
+            return torch.cat([self._embed(band) for band in blocked.bands(image, 2, PATCH)], dim=1)
+        return self._embed(image)
+
+    def _embed(self, image: Tensor) -> Tensor:
         return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
 
@@ -94,7 +99,7 @@ class SwinBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
         if blocked.serves(self, x):
-            return blocked.forward(self, x)
+            return blocked.forward([self], x)
         if blocked_training.serves(self, x):
             return blocked_training.forward(self, x)
         x = x + self.drop_path(self.attend(self.norm1(x)))
@@ -141,6 +146,11 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 2C); zero pads, before the norm."""
+        if blocked.serves(self, x):
+            return torch.cat([self._merge(band) for band in blocked.bands(x, 1, 2)], dim=1)
+        return self._merge(x)
+
+    def _merge(self, x: Tensor) -> Tensor:
         return self.reduction(self.norm(neighbourhoods(x)))
 
 
@@ -164,12 +174,19 @@ class SwinStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape; ``downsample`` is applied by the backbone."""
+        if all(_is_free(block) and blocked.serves(block, x) for block in self.blocks):
+            return blocked.forward(self.blocks, x)
         for block in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)
             else:
                 x = block(x)
         return x
+
+
+def _is_free(block: nn.Module) -> bool:
+    """Whether nobody is to be called with what the block makes."""
+    return isinstance(block, SwinBlock) and not blocked.has_hooks(block)
 
 
 @MODELS.register_module()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from swin_dense.models import blocked
 from swin_dense.models.attention import WindowAttentionV2
-from swin_dense.models.swin import SwinBlock, SwinTransformer, neighbourhoods
+from swin_dense.models.swin import PatchMerging, SwinBlock, SwinTransformer, neighbourhoods
 from swin_dense.registry import MODELS
 
 
@@ -47,22 +47,20 @@ class SwinBlockV2(SwinBlock):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
         if blocked.serves(self, x):
-            return blocked.forward(self, x)
+            return blocked.forward([self], x)
         x = x + self.drop_path(self.norm1(self.attend(x)))
         x = x + self.drop_path(self.norm2(self.mlp(x)))
         return self.norm3(x)
 
 
-class PatchMergingV2(nn.Module):
-    """Concatenate each 2x2 neighbourhood, project 4C channels to 2C, and norm those."""
+class PatchMergingV2(PatchMerging):
+    """Concatenate each 2x2 neighbourhood, project 4C channels to 2C, and norm those; zero pads."""
 
     def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        super().__init__(dim)
         self.norm = nn.LayerNorm(2 * dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 2C); zero pads, before the projection."""
+    def _merge(self, x: Tensor) -> Tensor:
         return self.norm(self.reduction(neighbourhoods(x)))
 
 

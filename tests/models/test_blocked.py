@@ -320,6 +320,79 @@ def test_hooks_fire_through_the_backbone(version: str):
     assert torch.equal(model(image)[1], expected[1])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize('version', VERSIONS)
+def test_a_stage_is_computed_in_one_map_of_its_own(version: str):
+    stage, x = backbone_of(version).layers[0], torch.randn(2, 9, 13, 8, dtype=torch.float64)
+    before = x.clone()
+    with spy() as forward:
+        result = stage(x)
+    assert forward.call_count == 1
+    assert torch.equal(x, before)
+    with plain_path():
+        assert relative_difference(result, stage(x)) <= 1e-12
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('version', VERSIONS)
+def test_what_a_hook_keeps_of_a_block_stays(version: str):
+    stage, x = backbone_of(version).layers[0], torch.randn(2, 9, 13, 8, dtype=torch.float64)
+    kept = []
+    stage.blocks[0].register_forward_hook(lambda _module, _inputs, output: kept.append(output))
+    result = stage(x)
+    with plain_path():
+        assert relative_difference(kept[0], stage.blocks[0](x)) <= 1e-12
+        assert relative_difference(result, stage(x)) <= 1e-12
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('version', VERSIONS)
+def test_blocks_of_other_kinds_in_a_stage(version: str):
+    stage, x = backbone_of(version).layers[0], torch.randn(1, 9, 13, 8, dtype=torch.float64)
+    expected = stage.blocks[1](x)
+    stage.blocks[0] = nn.Identity()
+    assert torch.equal(stage(x), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('tokens', [1, 50, blocked.TOKENS])
+@pytest.mark.parametrize('size', [(1, 50, 70), (3, 47, 33), (2, 5, 3), (1, 4, 4)])
+@pytest.mark.parametrize('version', VERSIONS)
+def test_embedding_and_merging_in_bands(
+    version: str, size: tuple[int, ...], tokens: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(blocked, 'TOKENS', tokens)
+    model = backbone_of(version)
+    batch, height, width = size
+    image = torch.randn(batch, 3, height, width, dtype=torch.float64)
+    x = torch.randn(batch, height, width, 8, dtype=torch.float64)
+    for layer, inputs in ((model.patch_embed, image), (model.layers[0].downsample, x)):
+        with mock.patch.object(blocked, 'bands', side_effect=blocked.bands) as bands:
+            result = layer(inputs)
+        assert bands.called
+        with plain_path():
+            assert relative_difference(result, layer(inputs)) <= 1e-12
+
+
+@torch.no_grad()
+def test_a_hook_inside_the_embedding_sees_the_whole_image():
+    model, image = backbone_of('v1'), torch.randn(1, 3, 50, 70, dtype=torch.float64)
+    seen = []
+    model.patch_embed.norm.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape))
+    model(image)
+    assert seen == [(1, 13, 18, 8)]
+
+
+def test_bands():
+    for batch, height, width, stride, tokens in ((1, 40, 28, 4, 14), (2, 41, 28, 4, 14), (1, 7, 400, 2, 100)):
+        x = torch.arange(batch * height * width).view(batch, height, width, 1)
+        with mock.patch.object(blocked, 'TOKENS', tokens):
+            parts = blocked.bands(x, 1, stride)
+        assert torch.equal(torch.cat(parts, 1), x)
+        rows = max(1, tokens // (batch * width // stride))
+        assert {part.size(1) for part in parts[:-1]} == {rows * stride}
+
+
 class Adapted(nn.Linear):
     """A low-rank adapter in the manner of LoRA: the layer's own weight plus a trained product."""
 
