@@ -1,20 +1,15 @@
 """The report in a headless Chromium: it renders, mouse and keyboard work, nothing overflows."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from swin_dense.report import page
-from tests.report import pages
+from tests.report import chromium, pages
+from tests.report.chromium import click, find, names, texts
 
-webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed')
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-DRIVER = shutil.which('chromedriver')
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None, reason='no Chromium with chromedriver is installed'
-)
+pytestmark = chromium.needs_chromium
 LEFT, RIGHT = '\ue012', '\ue014'  # the arrow keys of WebDriver
 RUN = {  # what a run adds to its predictions
     'history': {
@@ -43,17 +38,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    profile = tmp_path_factory.mktemp('profile')
-    for name in ('headless', 'no-sandbox', 'disable-gpu', 'disable-background-networking', 'no-first-run'):
-        options.add_argument(f'--{name}')
-    options.add_argument('--hide-scrollbars')
-    options.add_argument(f'--user-data-dir={profile}')
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with chromium.chromium(tmp_path_factory.mktemp('profile')) as driver:
+        yield driver
 
 
 @pytest.fixture
@@ -61,9 +47,7 @@ def opened(browser: object, files: dict[str, Path]) -> Iterator[Callable]:
     """``opened(task, width)`` shows a report; at the end, nothing may have been logged."""
 
     def show(task: str, width: int = 1280) -> object:
-        size = dict(width=width, height=844, deviceScaleFactor=1, mobile=width < 500)
-        browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', size)
-        browser.get(files[task].as_uri())
+        chromium.show(browser, files[task], width)
         return browser
 
     browser.get_log('browser')
@@ -71,28 +55,8 @@ def opened(browser: object, files: dict[str, Path]) -> Iterator[Callable]:
     assert browser.get_log('browser') == []
 
 
-def find(driver: object, selector: str) -> list:
-    return driver.find_elements('css selector', selector)
-
-
-def texts(driver: object, selector: str) -> list[str]:
-    return driver.execute_script(
-        'return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)', selector
-    )
-
-
-def names(driver: object) -> list[str]:
-    """Of the images in the strip."""
-    labels = "return [...document.querySelectorAll('.thumb')].map((t) => t.getAttribute('aria-label'))"
-    return [label.split(',')[0] for label in driver.execute_script(labels)]
-
-
 def press(driver: object, selector: str, key: str) -> None:
     find(driver, selector)[0].send_keys(key)
-
-
-def click(driver: object, selector: str) -> None:
-    driver.execute_script('arguments[0].click()', find(driver, selector)[0])
 
 
 def current(driver: object) -> str:
@@ -111,8 +75,7 @@ def test_it_renders(opened: Callable, task: str):
     assert find(driver, '#precision')[0].is_displayed() == (task == 'detection')
     assert len(find(driver, '#matrix tbody tr')) == (4 if task == 'detection' else 3)
     assert len(find(driver, '#tables table')) == (2 if task == 'detection' else 1)
-    broken = 'return [...document.images].filter((i) => !i.complete || !i.naturalWidth).length'
-    assert driver.execute_script(broken) == 0
+    assert chromium.broken_images(driver) == 0
 
 
 def test_a_name_is_no_code(opened: Callable):
@@ -212,12 +175,8 @@ def test_tables_sort(opened: Callable):
 @pytest.mark.parametrize('task', ['detection', 'segmentation'])
 def test_nothing_overflows(opened: Callable, task: str, width: int):
     driver = opened(task, width)
-    outside = (
-        'return [...document.querySelectorAll("body *:not(.skip)")].filter((e) => e.getClientRects().length'
-        ' && e.getBoundingClientRect().right > innerWidth + 0.5).map((e) => e.outerHTML.slice(0, 80))'
-    )
     for view in ('both', 'photo'):
         click(driver, f'[data-value={view}]')
         assert driver.execute_script('return innerWidth') == width
         assert driver.execute_script('return document.documentElement.scrollWidth') == width
-        assert driver.execute_script(outside) == []
+        assert chromium.too_wide(driver) == []
