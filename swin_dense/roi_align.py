@@ -59,7 +59,7 @@ def forward(
     channels = maps.size(3)
     pooled = maps.new_empty(len(rois), *size, channels)
     images = rois[:, 0].long().tolist()
-    with _one_thread():
+    with _exact_small_products():
         for k, image in enumerate(images):
             rows, columns = slice(y.first[k], y.stop[k]), slice(x.first[k], x.stop[k])
             part = maps[image, rows, columns].flatten(1)  # (h, w * C), a view
@@ -78,7 +78,7 @@ def backward(
     bins = grad.size(1)
     maps = grad.new_zeros(shape[0], *shape[2:], shape[1])
     images = rois[:, 0].long().tolist()
-    with _one_thread():
+    with _exact_small_products():
         for k, image in enumerate(images):
             rows, columns = slice(y.first[k], y.stop[k]), slice(x.first[k], x.stop[k])
             by_row = torch.bmm(x.weights[k, :, columns].t().expand(bins, -1, -1), grad[k])
@@ -124,11 +124,12 @@ def _axis(start: Tensor, length: Tensor, bins: int, size: int, sampling_ratio: i
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Products as small as these are slower on several threads, which would meet after each."""
+def _exact_small_products() -> Iterator[None]:
+    """On one thread, where several would meet after each; in their own precision under autocast, too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with torch.autocast('cpu', enabled=False):
+            yield
     finally:
         torch.set_num_threads(threads)

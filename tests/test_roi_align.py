@@ -58,6 +58,18 @@ def test_single_precision():
     assert (pooled - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_autocast_changes_nothing(dtype: torch.dtype):
+    features, rois = torch.randn(SHAPE, dtype=dtype), random_rois(40, dtype)
+    grad = torch.randn(len(rois), SHAPE[1], 7, 7, dtype=dtype)
+    without = roi_align.forward(features, rois, (7, 7), SCALE, 0, True)
+    without_backward = roi_align.backward(grad, rois, torch.Size(SHAPE), SCALE, 0, True)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(roi_align.forward(features, rois, (7, 7), SCALE, 0, True), without)
+        backward = roi_align.backward(grad, rois, torch.Size(SHAPE), SCALE, 0, True)
+    assert torch.equal(backward, without_backward)
+
+
 def test_no_rois():
     assert roi_align.forward(torch.randn(SHAPE), torch.zeros(0, 5), (7, 7), SCALE, 0, True).shape == (
         0,

@@ -91,6 +91,18 @@ def test_the_validation_loss_of_a_segmentor(segmentation: Run):
     assert segmentation.output.count('│ val/loss ') == 2
 
 
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_mixed_precision(task: str, data: Path, tmp_path: Path):
+    config, folder = (DETECTION, 'coco') if task == 'detection' else (SEGMENTATION, 'ade')
+    options = epochs(1) if task == 'detection' else [*iterations(2), 'train_cfg.val_interval=2']
+    arguments = ['--data', data / folder, '--work-dir', tmp_path, '--device', 'cpu', '--amp', 'bf16']
+    done = run('tools/train.py', config, *arguments, '--cfg-options', *options)
+    assert rows(done.stdout)['precision'] == 'bf16 autocast'
+    finished = Run(tmp_path, done.stdout, data / folder)
+    assert np.isfinite(finished.losses()).all()
+    assert 'bbox_mAP' in finished.metrics if task == 'detection' else 0 < finished.metrics['aAcc'] <= 1
+
+
 def test_tensorboard_shows_what_the_log_has(segmentation: Run):
     accumulators = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     folder = next(segmentation.folder.glob('*/vis_data'))
