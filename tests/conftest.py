@@ -1,12 +1,13 @@
 """What every test needs: usable hosts, fixed seeds and the shared data."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 from swin_dense import hosts
 
@@ -21,6 +22,13 @@ def seed() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_scope() -> Iterator[None]:
+    """Leave no default scope of a config that was read: the next test may be of the other host."""
+    yield
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

@@ -3,6 +3,7 @@
 import bisect
 import itertools
 import multiprocessing
+import os
 import resource
 import sys
 import time
@@ -221,19 +222,24 @@ def peak_memory() -> int:
     """Bytes: of CUDA's allocations where there are any, otherwise of the process."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
+    if found := peak_of(os.getpid()):
+        return found
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def peak_of(process: int) -> int:
+    """Peak bytes of a process, 0 where the system does not tell; ``ru_maxrss`` counts its parent, too."""
+    status = Path(f'/proc/{process}/status')
+    if not status.is_file():
+        return 0
+    lines = dict(line.split(':', 1) for line in status.read_text().splitlines())
+    return int(lines['VmHWM'].split()[0]) * 1024 if 'VmHWM' in lines else 0
+
+
 def worker_memory() -> list[int]:
     """Peak bytes of each process that loads data, where the system tells."""
-    found = []
-    for process in multiprocessing.active_children():
-        status = Path(f'/proc/{process.pid}/status')
-        if status.is_file():
-            lines = dict(line.split(':', 1) for line in status.read_text().splitlines())
-            found.append(int(lines['VmHWM'].split()[0]) * 1024)
-    return found
+    return [peak for process in multiprocessing.active_children() if (peak := peak_of(process.pid))]
 
 
 def as_seen(model: nn.Module, batch: dict) -> dict:
