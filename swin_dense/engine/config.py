@@ -136,6 +136,33 @@ def single_process_loaders(config: Config) -> None:
             loader['persistent_workers'] = False
 
 
+def check_batch_norm(config: Config, processes: int) -> None:
+    """A map pooled to one value a channel has no variance in a batch of one image.
+
+    Args:
+        config: of a training run.
+        processes: that train together; SyncBN joins their batches.
+
+    Raises:
+        UserError: a head has such a map, and BatchNorm behind it.
+    """
+    if config.train_dataloader.get('batch_size') != 1:
+        return
+    for name in ('decode_head', 'auxiliary_head'):
+        for head in _listed(config.model.get(name)):
+            norm = (head.get('norm_cfg') or {}).get('type', '')
+            alone = norm in ('BN', 'BN2d') or (norm == 'SyncBN' and processes == 1)
+            if alone and 1 in head.get('pool_scales', (1,) if 'UPer' in head.type else ()):
+                raise UserError(
+                    f'config {config.filename}: train_dataloader.batch_size=1: {norm} behind the pooling '
+                    f'to 1 x 1 in model.{name} needs two images or more'
+                )
+
+
+def _listed(value: dict | Sequence[dict] | None) -> Sequence[dict]:
+    return [value] if isinstance(value, dict) else value or ()
+
+
 def _parse(options: Sequence[str], config: Config) -> dict[str, Any]:
     """``KEY=VALUE`` strings as a dict for ``merge_from_dict``; every key must name something."""
     parsed = {}

@@ -8,7 +8,9 @@ from mmengine.model import MMDistributedDataParallel, is_model_wrapper, revert_s
 from mmengine.optim import OptimWrapper
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
+from mmengine.runner.runner import _SlicedDataset
 from torch import nn
+from torch.utils.data import DataLoader
 
 from swin_dense.checkpoints.files import fetch, read, state_dict
 from swin_dense.checkpoints.load import load
@@ -48,6 +50,21 @@ class Runner(MMEngineRunner):
             broadcast_buffers=False,
             find_unused_parameters=self.cfg.get('find_unused_parameters', False),
         )
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a loader; an epoch may be cut short, but not be longer than its data set."""
+        built = MMEngineRunner.build_dataloader(dataloader, seed, diff_rank_seed)
+        if isinstance(built.dataset, _SlicedDataset):
+            wanted, there = len(built.dataset), len(built.dataset._dataset)
+            if wanted > there:
+                raise UserError(
+                    f'config: num_batch_per_epoch={dataloader["num_batch_per_epoch"]} takes {wanted} images, '
+                    f'and the data set of the loader has {there}'
+                )
+        return built
 
     @staticmethod
     def accumulation(optim_wrapper: OptimWrapper) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 
 from swin_dense.data import ade20k, coco
@@ -187,6 +187,8 @@ def _hooks() -> tuple[Hook, ...]:
 def _runner(config: Config, launcher: str, splits: Sequence[str], hooks: Sequence[Hook]) -> Runner:
     config.launcher = launcher
     start_processes(launcher)
+    if 'train' in splits:
+        configs.check_batch_norm(config, get_world_size())
     runner = Runner.from_cfg(config)
     check_before(config, splits)  # now that the processes know one another
     for hook in hooks:

@@ -72,6 +72,16 @@ MISTAKES = {
         'train {detection} --data {coco} --work-dir {tmp}/run --cfg-options model.backbone.embed_dims=16',
         'model.neck.in_channels=[32, 64, 128, 256]',
     ),
+    'one image and BatchNorm': (
+        'train {segmentation} --data {ade} --work-dir {tmp}/run --device cpu '
+        '--cfg-options train_dataloader.batch_size=1',
+        'train_dataloader.batch_size=1: SyncBN behind the pooling to 1 x 1 in model.decode_head',
+    ),
+    'an epoch longer than the data': (
+        'train {detection} --data {coco} --work-dir {tmp}/run --device cpu '
+        '--cfg-options train_dataloader.num_batch_per_epoch=5',
+        'num_batch_per_epoch=5 takes 10 images, and the data set of the loader has 8',
+    ),
     'absent checkpoint': (
         'test {detection} {tmp}/absent.pth --data {coco} --work-dir {tmp}/run',
         'checkpoint {tmp}/absent.pth does not exist',
