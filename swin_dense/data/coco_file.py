@@ -103,8 +103,8 @@ def _entries(path: Path, content: dict) -> list[Finding]:
     odd: list[Finding] = []
     for name, keys in REQUIRED.items():
         entries = content[name]
-        strangers = [i for i, entry in enumerate(entries) if type(entry) is not dict]
-        if strangers:
+        if set(map(type, entries)) - {dict}:
+            strangers = [i for i, entry in enumerate(entries) if type(entry) is not dict]
             return [Finding('error', path, name, 'entries that are no objects; positions', **some(strangers))]
         for key in keys:
             try:
