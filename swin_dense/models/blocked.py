@@ -5,7 +5,7 @@ time. Here a group of windows goes through the whole block before the next one b
 hidden layer of the MLP lie in buffers that all groups share. What else differs from ``SwinBlock.forward``,
 all exact in real arithmetic:
 
-- Pads are not projected: their k and v are the biases of k and v.
+- Pads are projected only where they are few: their k and v are the biases of k and v.
 - The bias of k adds the same to all logits of a query, which the softmax ignores, and weights that sum to 1
   carry the bias of v through to the output, so it joins the bias of ``proj``. A pad's k and v are then 0.
 - Windows of one kind share one bias (nH, N, N), and attend in one call.
@@ -23,6 +23,7 @@ from swin_dense.models.attention import WindowAttention, WindowAttentionV2
 from swin_dense.models.windows import WindowGroup, window_groups
 
 TOKENS = 4096  # of a group: few enough for the cache, many enough for the matrix products
+FEW = 8  # places of a group to each pad, or more: the pads are few
 PLAIN = (nn.Conv2d, nn.LayerNorm, nn.Linear, nn.Dropout, nn.Identity, nn.ReLU, nn.Sequential, StochasticDepth)
 
 
@@ -101,36 +102,41 @@ def _pass_through(block: nn.Module, x: Tensor) -> None:
     tokens = x.view(-1, channels)
     biases, output_bias = block.biases(), _output_bias(block)
     groups = window_groups(batch, height, width, block.window_size, block.shift, TOKENS)
-    most = max(len(group.places) for group in groups)
-    qkv, hidden = tokens.new_empty(most, 3 * channels), tokens.new_empty(most, block.mlp.fc1.out_features)
+    qkv = tokens.new_empty(max(len(group.sources) for group in groups), 3 * channels)
+    hidden = tokens.new_empty(max(len(group.places) for group in groups), block.mlp.fc1.out_features)
     for group in groups:
         part = group.take(tokens)
-        attended = _attend(block, part, group, biases, qkv[: len(part)])
+        attended = _attend(block, part, group, biases, qkv)
         _finish(block, part, attended, output_bias, hidden[: len(part)])
         if len(group.pieces) > 1:  # a copy
             group.put(tokens, part)
 
 
 def _attend(block: nn.Module, x: Tensor, group: WindowGroup, biases: Tensor, qkv: Tensor) -> Tensor:
-    """(n, C) tokens -> (n, C) what the heads make of them, before ``proj`` and without the bias of v."""
+    """(n, C) tokens -> (n, C) what the heads make of them, before ``proj`` and without the bias of v.
+
+    ``qkv`` is overwritten; it has a row for each place of the windows, or more.
+    """
     attn = block.attn
     query_bias, _ = attn.query_and_value_bias()
-    torch.mm(block.norm1(x) if block.pre_norm else x, attn.qkv.weight.t(), out=qkv)
+    x = block.norm1(x) if block.pre_norm else x
+    few = FEW * len(group.pads) <= len(group.sources)
+    if few:  # projecting them costs less than to sort three times as many channels
+        x = group.to_windows(x)
+    qkv = torch.mm(x, attn.qkv.weight.t(), out=qkv[: len(x)])
     if query_bias is not None:
         qkv[:, : x.size(1)] += query_bias
     if isinstance(attn, WindowAttentionV2):
         _make_cosine(attn, qkv)
-    return attend_by_kind(attn, group, qkv, biases)
+    return attend_by_kind(attn, group, qkv if few else group.to_windows(qkv), biases)
 
 
 def attend_by_kind(
     attn: WindowAttention | WindowAttentionV2, group: WindowGroup, qkv: Tensor, biases: Tensor
 ) -> Tensor:
-    """(n, 3C) q, k, v of a group's tokens, (kinds, nH, N, N) biases -> (n, C) weighted means of v."""
+    """(nW * N, 3C) q, k, v of a group's windows, (kinds, nH, N, N) biases -> (n, C) weighted means of v."""
     channels = qkv.size(1) // 3
-    windows = group.to_windows(qkv).view(
-        -1, attn.window_size**2, 3, attn.num_heads, channels // attn.num_heads
-    )
+    windows = qkv.view(-1, attn.window_size**2, 3, attn.num_heads, channels // attn.num_heads)
     query, key, value = windows.permute(2, 0, 3, 1, 4)
     scale = 1.0 if isinstance(attn, WindowAttentionV2) else None
     # all windows as the most frequent kind, then those of the other kinds once more

@@ -95,7 +95,8 @@ class _Block(torch.autograd.Function):
             torch.mm(normed, weights.qkv.t(), out=qkv[rows])
             if weights.qkv_bias is not None:
                 qkv[rows, :channels] += weights.qkv_bias[:channels]
-            attended[rows] = blocked.attend_by_kind(attn, group, qkv[rows], constant_biases)
+            windows = group.to_windows(qkv[rows])
+            attended[rows] = blocked.attend_by_kind(attn, group, windows, constant_biases)
             middle = part + _scaled(torch.addmm(output_bias, attended[rows], weights.proj.t()), group, keep1)
             normed, *_ = _norm(middle, weights.norm2_weight, weights.norm2_bias)
             torch.addmm(weights.fc1_bias, normed, weights.fc1.t(), out=hidden[rows])

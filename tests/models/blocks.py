@@ -19,6 +19,7 @@ BLOCKS = [
     # size of the map, arguments of the block
     ((1, 14, 21), dict()),
     ((1, 14, 21), dict(shifted=False)),
+    ((1, 14, 27), dict()),  # few pads
     ((3, 8, 15), dict()),
     ((3, 9, 13), dict(shifted=False)),
     ((2, 1, 1), dict()),

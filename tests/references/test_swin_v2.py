@@ -8,8 +8,9 @@
 timm and torchvision are classifiers: our output norms are applied to their stages outside. All three
 keep the coordinates in single precision, which the double precision comparisons replace.
 
-The measure is the largest absolute difference of a tensor over the largest absolute value of the
-reference tensor, for every output, the gradient of the image and that of every parameter, and for the
+The reference is computed in double precision: in single, two of its own orders of summation differ by more
+than the gate. The measure is the largest absolute difference of a tensor over the largest absolute value of
+the reference tensor, for every output, the gradient of the image and that of every parameter, and for the
 outputs once more in evaluation without gradients, which the CPU computes in another way.
 """
 
@@ -187,13 +188,14 @@ def compare(
     change: Callable = lambda model: None,
     **arguments: object,
 ) -> None:
-    """Every output and gradient of ours against the peer's, for an image of size (B, H, W)."""
+    """Every output and gradient of ours against the peer's in double precision, for an image (B, H, W)."""
     case = {**SMALL, 'pretrained_window_sizes': (0, 0, 0, 0), 'extra_norm_every': None, 'qkv_bias': True}
     case |= arguments
     ours = random_swin_v2(**case).to(dtype)
     change(ours)
     image = image_of(*size, dtype)
-    reference, reference_gradients = peer(ours, case, image)
+    exact = image.detach().double().requires_grad_()
+    reference, reference_gradients = peer(deepcopy(ours).double(), case, exact)
     values, gradients = evaluate(ours(image), image, dict(ours.named_parameters()))
     assert_close(values, reference, dtype)
     assert_close(CONVERT[peer](gradients), reference_gradients, dtype)
