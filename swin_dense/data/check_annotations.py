@@ -9,11 +9,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from swin_dense.data.coco_file import REQUIRED
+from swin_dense.data.coco_file import Columns
 from swin_dense.data.findings import Finding, Severity, some
 
 TOLERANCE = 1.0  # pixels that a box or polygon may reach outside: COCO's own are rounded
@@ -24,29 +23,6 @@ MOST_GROUPS = 7  # of five bits in a number of an RLE: 2**35 is beyond any mask
 NO_POLYGON = 'a polygon is not a list of numbers [x1, y1, x2, y2, ...]'
 TOO_FEW = 'a polygon of less than three points, or of half a point'
 LEFT_OUT = 'a part of less than three points: left out'
-
-
-class Columns(NamedTuple):
-    """The annotations of a file, a list for each field; None where one lacks it.
-
-    A million entries lie all over the memory: each is fetched once here, and not again for every question.
-    """
-
-    ids: list
-    image_ids: list
-    category_ids: list
-    bboxes: list
-    areas: list
-    crowd: list
-    ignore: list
-    masks: list
-
-
-def columns(annotations: Sequence[dict]) -> Columns:
-    """The columns of entries in which ``coco_file.load`` found no error."""
-    needed = [[entry[key] for entry in annotations] for key in REQUIRED['annotations']]
-    more = [[entry.get(key) for entry in annotations] for key in ('iscrowd', 'ignore', 'segmentation')]
-    return Columns(*needed, *more)
 
 
 def check_boxes(
@@ -139,13 +115,13 @@ def check_masks(path: Path, annotations: Columns, sizes: np.ndarray, severity: S
 
 def _rows(values: Sequence, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Which of N values are lists of ``width`` numbers, (N,) bool; and they, (N, width), NaN for others."""
-    try:
-        lists = set(map(type, values)) <= {list, tuple} and set(map(len, values)) <= {width}
-        if lists and set(map(type, chain.from_iterable(values))) <= {int, float}:
-            flat = np.fromiter(chain.from_iterable(values), float, width * len(values))
-            return np.ones(len(values), bool), flat.reshape(-1, width)
-    except OverflowError:  # an int beyond floats
-        pass
+    if set(map(type, values)) <= {list} and set(map(len, values)) <= {width}:
+        flat = array('d')
+        try:
+            deque(map(flat.fromlist, values), maxlen=0)  # in one go: most files are good
+            return np.ones(len(values), bool), np.frombuffer(flat).reshape(-1, width)
+        except (TypeError, OverflowError):  # no number, or an int beyond floats
+            pass
     good = np.array([_is_row(value, width) for value in values], bool)
     rows = np.full((len(values), width), np.nan)
     rows[good] = [values[i] for i in np.flatnonzero(good)] or np.empty((0, width))

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.progress import track
 
 from swin_dense.data import coco_file, images
-from swin_dense.data.check_annotations import Columns, check_boxes, check_masks, columns
+from swin_dense.data.check_annotations import check_boxes, check_masks
 from swin_dense.data.coco import Split, class_missing
+from swin_dense.data.coco_file import Columns
 from swin_dense.data.findings import Finding, errors, some
 
 ALWAYS_PROBED = 2000  # images of which every header is read, however long it takes
@@ -78,7 +79,7 @@ def _check_annotations(
     if not content['annotations']:
         message = f'0 usable of 0: none of the {len(content["images"])} images has an object'
         return [Finding('error', path, 'annotations', message)]
-    annotations = columns(content['annotations'])
+    annotations = coco_file.columns(path)
     place = {image['id']: i for i, image in enumerate(content['images'])}
     sizes = np.array([[image[side] for image in content['images']] for side in ('width', 'height')], float).T
     sizes = np.r_[sizes, [[np.nan, np.nan]]]  # index -1: an image that is not there

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
 
 from swin_dense.data.findings import Finding, errors, some
 from swin_dense.errors import UserError
@@ -16,10 +17,35 @@ REQUIRED = {
     'images': ('file_name', 'id', 'height', 'width'),
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
 }
+OPTIONAL = ('iscrowd', 'ignore', 'segmentation')  # of annotations
 LISTS = ('images', 'annotations', 'categories')
 IDS = ('id', 'image_id', 'category_id')
 BOM = '\ufeff'
 LARGE = 20_000_000  # characters
+
+
+class Columns(NamedTuple):
+    """The annotations of a file, a list for each field; None where one lacks it.
+
+    A million entries lie all over the memory: each is fetched once here, and not again for every question.
+    """
+
+    ids: list
+    image_ids: list
+    category_ids: list
+    bboxes: list
+    areas: list
+    crowd: list
+    ignore: list
+    masks: list
+
+
+class Loaded(NamedTuple):
+    """The content of a file, what is wrong with it, and if that is nothing grave its annotations."""
+
+    content: dict
+    findings: tuple[Finding, ...]
+    annotations: Columns | None = None
 
 
 def read(path: Path) -> dict:
@@ -48,8 +74,14 @@ def load(path: Path) -> tuple[dict, list[Finding]]:
         raise UserError(
             f'annotations {path} do not exist (looked for {path.absolute()}); try --data DIR'
         ) from error
-    content, findings = _load(path, state.st_mtime_ns, state.st_size)
-    return content, list(findings)
+    loaded = _load(path, state.st_mtime_ns, state.st_size)
+    return loaded.content, list(loaded.findings)
+
+
+def columns(path: Path) -> Columns:
+    """The annotations of a file in which ``load`` found no error."""
+    state = path.stat()
+    return _load(path, state.st_mtime_ns, state.st_size).annotations
 
 
 def forget() -> None:
@@ -59,7 +91,7 @@ def forget() -> None:
 
 
 @lru_cache(maxsize=2)  # a training and a validation file
-def _load(path: Path, time: int, size: int) -> tuple[dict, tuple[Finding, ...]]:
+def _load(path: Path, time: int, size: int) -> Loaded:
     try:
         # not json.loads(bytes), which would take UTF-16 too: pycocotools does not
         text = path.read_bytes().decode()
@@ -67,11 +99,13 @@ def _load(path: Path, time: int, size: int) -> tuple[dict, tuple[Finding, ...]]:
             message = (
                 'begins with a byte order mark, with which pycocotools does not read it; save it without'
             )
-            return {}, (Finding('error', path, 'line 1, column 1', message),)
+            return Loaded({}, (Finding('error', path, 'line 1, column 1', message),))
         content = _parse(text)
     except (ValueError, RecursionError, OSError) as error:
-        return {}, (Finding('error', path, '', f'cannot be read as JSON: {error}'),)
-    return content, tuple(_lists(path, content) or _entries(path, content))
+        return Loaded({}, (Finding('error', path, '', f'cannot be read as JSON: {error}'),))
+    if lacking := _lists(path, content):
+        return Loaded(content, tuple(lacking))
+    return _entries(path, content)
 
 
 def _parse(text: str) -> object:
@@ -97,29 +131,34 @@ def _lists(path: Path, content: object) -> list[Finding]:
     ]
 
 
-def _entries(path: Path, content: dict) -> list[Finding]:
+def _entries(path: Path, content: dict) -> Loaded:
     """Keys and ids: what is wrong here makes every further question meaningless."""
     lacks: list[Finding] = []
     odd: list[Finding] = []
+    fields: dict[tuple[str, str], list] = {}
     for name, keys in REQUIRED.items():
         entries = content[name]
         if set(map(type, entries)) - {dict}:
-            strangers = [i for i, entry in enumerate(entries) if type(entry) is not dict]
-            return [Finding('error', path, name, 'entries that are no objects; positions', **some(strangers))]
+            strangers = some(i for i, entry in enumerate(entries) if type(entry) is not dict)
+            wrong = Finding('error', path, name, 'entries that are no objects; positions', **strangers)
+            return Loaded(content, (wrong,))
         for key in keys:
             try:
-                values = [entry[key] for entry in entries]
+                values = fields[name, key] = [entry[key] for entry in entries]
             except KeyError:
                 lacking = some(i for i, entry in enumerate(entries) if key not in entry)
-                lacks.append(
-                    Finding('error', path, name, f'the field {key!r} is missing; positions', **lacking)
-                )
+                message = f'the field {key!r} is missing; positions'
+                lacks.append(Finding('error', path, name, message, **lacking))
                 continue
             if key in IDS and (wrong := _no_ids(values)):
                 what = 'no number and no text; positions'
                 odd.append(Finding('error', path, f'{name}.{key}', what, **some(wrong)))
-    found = lacks or odd
-    return found or [*_repeated(path, content), *_names(path, content), *_sizes(path, content['images'])]
+    if lacks or odd:
+        return Loaded(content, tuple(lacks or odd))
+    found = (*_repeated(path, fields), *_names(path, content), *_sizes(path, content['images']))
+    needed = (fields['annotations', key] for key in REQUIRED['annotations'])
+    more = ([entry.get(key) for entry in content['annotations']] for key in OPTIONAL)
+    return Loaded(content, found, Columns(*needed, *more))
 
 
 def _no_ids(values: Sequence[object]) -> list[int]:
@@ -128,11 +167,10 @@ def _no_ids(values: Sequence[object]) -> list[int]:
     return [i for i, value in enumerate(values) if type(value) in kinds] if kinds else []
 
 
-def _repeated(path: Path, content: dict) -> list[Finding]:
+def _repeated(path: Path, fields: dict[tuple[str, str], list]) -> list[Finding]:
     found = []
     for name in REQUIRED:
-        ids = [entry['id'] for entry in content[name]]
-        repeated = _more_than_once(ids)
+        repeated = _more_than_once(fields[name, 'id'])
         if repeated:
             what = 'ids that more than one entry has, so that one hides the other'
             found.append(Finding('error', path, f'{name}.id', what, **some(repeated)))

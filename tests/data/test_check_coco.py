@@ -436,7 +436,7 @@ def test_what_training_keeps_is_what_mmdet_keeps(root: Path):
     )
     expected = sum(len(data.get_data_info(i)['instances']) for i in range(len(data)))
     sizes = np.tile([float(WIDTH), float(HEIGHT)], (len(boxes), 1))
-    columns = check_annotations.columns(content['annotations'])
+    columns = coco_file.columns(root / 'instances.json')
     _, kept = check_annotations.check_boxes(Path(), columns, sizes, scored=True)
     assert 0 < expected < len(boxes)
     assert kept.sum() == expected
