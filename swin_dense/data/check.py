@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from swin_dense.data import ade20k, check_coco, coco, coco_file
-from swin_dense.data.fields import evaluators, head_classes, leaf_datasets, loaders
+from swin_dense.data.fields import evaluators, head_classes, leaf_datasets, listed, loaders
 from swin_dense.data.findings import Finding, as_json, errors, table
 from swin_dense.errors import UserError
 
@@ -169,7 +169,7 @@ def _uses(config: Config, chosen: dict[str, dict]) -> list[_Use]:
     uses: dict[Path, _Use] = {}
     for name, loader in chosen.items():
         metrics = evaluators(config, f'{name}_evaluator')
-        kinds = {kind for metric in metrics for kind in _listed(metric.get('metric'))}
+        kinds = {kind for metric in metrics for kind in listed(metric.get('metric'))}
         scored = name != 'train' and not all(metric.get('format_only') for metric in metrics)
         for leaf in leaf_datasets(loader['dataset']):
             if str(leaf.get('type')).split('.')[-1] != 'CocoDataset':
@@ -183,10 +183,6 @@ def _uses(config: Config, chosen: dict[str, dict]) -> list[_Use]:
             use = uses.setdefault(path.absolute(), _Use(coco.Split(path, images), classes, masks, scored))
             use.masks, use.scored = use.masks or masks, use.scored or scored
     return list(uses.values())
-
-
-def _listed(value: str | Sequence[str] | None) -> Sequence[str]:
-    return [value] if isinstance(value, str) else value or ()
 
 
 def _check_heads(config: Config) -> list[Finding]:

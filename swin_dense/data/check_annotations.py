@@ -32,7 +32,7 @@ def check_boxes(
 
     Args:
         path: the annotation file.
-        annotations: of its N entries.
+        annotations: its N annotations.
         sizes: (N, 2) float, width and height of each one's image, NaN if the image is unknown.
         scored: whether evaluation uses the file too.
 

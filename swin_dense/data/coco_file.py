@@ -68,20 +68,23 @@ def load(path: Path) -> tuple[dict, list[Finding]]:
     Raises:
         UserError: the file is missing.
     """
+    loaded = _cached(path)
+    return loaded.content, list(loaded.findings)
+
+
+def columns(path: Path) -> Columns:
+    """The annotations of a file in which ``load`` found no error."""
+    return _cached(path).annotations
+
+
+def _cached(path: Path) -> Loaded:
     try:
         state = path.stat()
     except OSError as error:
         raise UserError(
             f'annotations {path} do not exist (looked for {path.absolute()}); try --data DIR'
         ) from error
-    loaded = _load(path, state.st_mtime_ns, state.st_size)
-    return loaded.content, list(loaded.findings)
-
-
-def columns(path: Path) -> Columns:
-    """The annotations of a file in which ``load`` found no error."""
-    state = path.stat()
-    return _load(path, state.st_mtime_ns, state.st_size).annotations
+    return _load(path, state.st_mtime_ns, state.st_size)
 
 
 def forget() -> None:

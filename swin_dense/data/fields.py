@@ -45,5 +45,11 @@ def head_classes(model: Any) -> set[int]:  # noqa: ANN401
 
 def evaluators(config: Config, name: str) -> list[dict]:
     """The metrics of ``val_evaluator`` or ``test_evaluator``, which may be one or a list of them."""
-    evaluator = config.get(name) or []
-    return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
+    return listed(config.get(name))
+
+
+def listed(value: Any) -> list:  # noqa: ANN401
+    """The entries of a list, or of what a config writes in place of a list of one; nothing for None."""
+    if not value:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]

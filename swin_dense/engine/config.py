@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope, Registry, init_default_scope, root
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from swin_dense.data.fields import loaders
+from swin_dense.data.fields import listed, loaders
 from swin_dense.errors import UserError
 
 HOSTS = {'mmdet': 'detection', 'mmseg': 'segmentation'}
@@ -149,18 +149,14 @@ def check_batch_norm(config: Config, processes: int) -> None:
     if config.train_dataloader.get('batch_size') != 1:
         return
     for name in ('decode_head', 'auxiliary_head'):
-        for head in _listed(config.model.get(name)):
+        for head in listed(config.model.get(name)):
             norm = (head.get('norm_cfg') or {}).get('type', '')
             alone = norm in ('BN', 'BN2d') or (norm == 'SyncBN' and processes == 1)
-            if alone and 1 in head.get('pool_scales', (1,) if 'UPer' in head.type else ()):
+            if alone and 1 in head.get('pool_scales', ()):
                 raise UserError(
                     f'config {config.filename}: train_dataloader.batch_size=1: {norm} behind the pooling '
                     f'to 1 x 1 in model.{name} needs two images or more'
                 )
-
-
-def _listed(value: dict | Sequence[dict] | None) -> Sequence[dict]:
-    return [value] if isinstance(value, dict) else value or ()
 
 
 def _parse(options: Sequence[str], config: Config) -> dict[str, Any]:

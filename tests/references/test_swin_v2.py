@@ -8,10 +8,10 @@
 timm and torchvision are classifiers: our output norms are applied to their stages outside. All three
 keep the coordinates in single precision, which the double precision comparisons replace.
 
-The reference is computed in double precision: in single, two of its own orders of summation differ by more
-than the gate. The measure is the largest absolute difference of a tensor over the largest absolute value of
-the reference tensor, for every output, the gradient of the image and that of every parameter, and for the
-outputs once more in evaluation without gradients, which the CPU computes in another way.
+The reference is computed in double precision, or two rounded results would be compared. The measure is the
+largest absolute difference of a tensor over the largest absolute value of the reference tensor, for every
+output, the gradient of the image and that of every parameter, and for the outputs once more in evaluation
+without gradients, which the CPU computes in another way.
 """
 
 from collections.abc import Callable
