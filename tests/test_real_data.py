@@ -3,14 +3,19 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from swin_dense.engine import dry_run
 from tests.report import chromium
+from tests.tools.runs import rows
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -19,32 +24,59 @@ TWO_EPOCH_BATCHES = ('train_cfg.max_epochs=1', 'train_dataloader.num_batch_per_e
 TWO_ITERATIONS = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2')
 
 
-def train(config: str, data: Path, work_dir: Path, *options: str) -> dict[str, float]:
-    """Run tools/train.py; returns the metrics of its last evaluation."""
-    command = [sys.executable, 'tools/train.py', config, '--data', str(data), '--work-dir', str(work_dir)]
-    if options:
-        command += ['--cfg-options', *options]
-    done = subprocess.run([*command, '--seed', '0'], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+class Run(NamedTuple):
+    """What a run left in its work directory, what it took, and what ``--dry-run`` said before it."""
+
+    metrics: dict[str, float]
+    work_dir: Path
+    seconds: float
+    peak: float  # GB of the process without its loaders
+    estimate: dict[str, str]
+
+
+def run(command: list[str]) -> tuple[str, float, float]:
+    """What a command prints, its wall-clock seconds, and its peak GB where the system tells."""
+    start, peak = time.monotonic(), 0.0
+    with (
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process,
+        ThreadPoolExecutor(1) as reader,
+    ):
+        out = reader.submit(process.stdout.read)
+        while process.poll() is None:
+            peak = max(peak, dry_run.peak_of(process.pid) / 2**30)
+            time.sleep(0.2)
+    assert process.returncode == 0, out.result()[-2000:]
+    return out.result(), time.monotonic() - start, peak
+
+
+def train(config: str, data: Path, work_dir: Path, *options: str) -> tuple[dict[str, float], float, float]:
+    """Run tools/train.py: the metrics of its last evaluation, seconds and peak GB."""
+    _, seconds, peak = run(train_command(config, data, work_dir, *options))
     assert (work_dir / 'predictions.png').is_file()
-    return json.loads((work_dir / 'metrics.json').read_text())
+    return json.loads((work_dir / 'metrics.json').read_text()), seconds, peak
 
 
-Run = tuple[dict[str, float], Path]
+def train_command(config: str, data: Path, work_dir: Path, *options: str) -> list[str]:
+    command = [sys.executable, 'tools/train.py', config, '--data', str(data), '--work-dir', str(work_dir)]
+    return [*command, '--seed', '0', *(('--cfg-options', *options) if options else ())]
+
+
+def train_after_dry_run(config: str, data: Path, work_dir: Path) -> Run:
+    out, _, _ = run([*train_command(config, data, work_dir), '--dry-run'])
+    metrics, seconds, peak = train(config, data, work_dir)
+    return Run(metrics, work_dir, seconds, peak, rows(out))
 
 
 @pytest.fixture(scope='module')
 def nuclei(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Metrics and work directory."""
     work_dir = tmp_path_factory.mktemp('runs') / 'nuclei'
-    return train('configs/demo/mask_rcnn_swin_nano.py', shared('nuclei'), work_dir), work_dir
+    return train_after_dry_run('configs/demo/mask_rcnn_swin_nano.py', shared('nuclei'), work_dir)
 
 
 @pytest.fixture(scope='module')
 def dubai(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Metrics and work directory."""
     work_dir = tmp_path_factory.mktemp('runs') / 'dubai'
-    return train('configs/demo/upernet_swin_nano.py', shared('dubai'), work_dir), work_dir
+    return train_after_dry_run('configs/demo/upernet_swin_nano.py', shared('dubai'), work_dir)
 
 
 def majority_miou(labels: Path, classes: int) -> float:
@@ -56,14 +88,25 @@ def majority_miou(labels: Path, classes: int) -> float:
 
 
 def test_nuclei(nuclei: Run):
-    metrics, _ = nuclei
-    assert metrics['segm_mAP_50'] >= 0.65, metrics
+    assert nuclei.metrics['segm_mAP_50'] >= 0.65, nuclei.metrics
 
 
 def test_dubai(dubai: Run, shared: Callable[[str], Path]):
-    metrics, _ = dubai
     labels = shared('dubai') / 'annotations' / 'validation'
-    assert metrics['mIoU'] >= majority_miou(labels, 5) + 0.25, metrics
+    assert dubai.metrics['mIoU'] >= majority_miou(labels, 5) + 0.25, dubai.metrics
+
+
+@pytest.mark.parametrize('name', ['nuclei', 'dubai'])
+def test_the_dry_run_was_right_within_30_percent(name: str, request: pytest.FixtureRequest):
+    done: Run = request.getfixturevalue(name)
+    clock, memory = done.estimate['total time'], done.estimate['peak memory']
+    print(f'{name}: {clock} and {memory} estimated, {done.seconds:.0f} s and {done.peak:.2f} GB taken')
+    parts = reversed(clock.split(':'))
+    assert sum(int(part) * 60**power for power, part in enumerate(parts)) == pytest.approx(
+        done.seconds, rel=0.3
+    )
+    if done.peak:  # 0 where the system does not tell
+        assert float(memory.split()[0]) == pytest.approx(done.peak, rel=0.3)
 
 
 @chromium.needs_chromium
@@ -72,11 +115,11 @@ def test_dubai(dubai: Run, shared: Callable[[str], Path]):
 )
 def test_report(name: str, a_class: str, images: int, request: pytest.FixtureRequest, tmp_path: Path):
     """As ``tools/report.py WORK_DIR`` writes it, on a desk and on a phone."""
-    metrics, work_dir = request.getfixturevalue(name)
+    done: Run = request.getfixturevalue(name)
+    metrics, work_dir = done.metrics, done.work_dir
     page = tmp_path / 'report.html'
     command = [sys.executable, 'tools/report.py', str(work_dir), '--out', str(page)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run(command)
     with chromium.chromium(tmp_path / 'profile') as driver:
         for width in (1280, 390):
             chromium.show(driver, page, width)
@@ -96,11 +139,11 @@ def test_report(name: str, a_class: str, images: int, request: pytest.FixtureReq
 
 def test_full_size_mask_rcnn(shared: Callable[[str], Path], tmp_path: Path):
     data = shared('coco-mini')
-    metrics = train('configs/mask_rcnn_swin_t.py', data, tmp_path, NO_DOWNLOAD, *TWO_EPOCH_BATCHES)
+    metrics, _, _ = train('configs/mask_rcnn_swin_t.py', data, tmp_path, NO_DOWNLOAD, *TWO_EPOCH_BATCHES)
     assert set(metrics) >= {'bbox_mAP', 'segm_mAP'}
 
 
 def test_full_size_upernet(shared: Callable[[str], Path], tmp_path: Path):
     data = shared('ade20k-sample')
-    metrics = train('configs/upernet_swin_t.py', data, tmp_path, NO_DOWNLOAD, *TWO_ITERATIONS)
+    metrics, _, _ = train('configs/upernet_swin_t.py', data, tmp_path, NO_DOWNLOAD, *TWO_ITERATIONS)
     assert 0 <= metrics['mIoU'] <= 1
