@@ -145,9 +145,8 @@ def _failed(path: Path, error: UserError) -> Result:
 def _instances(files: Iterable[Path]) -> dict[Path, dict[str, int]]:
     counts = {}
     for path in files:
-        content, problems = coco_file.load(path)
-        if not errors(problems):
-            counts[path] = check_coco.count_instances(content)
+        if not errors(coco_file.load(path)[1]):
+            counts[path] = check_coco.count_instances(path)
     return counts
 
 

@@ -4,6 +4,7 @@ Everything is looked at before pycocotools sees it: a polygon with NaN or 1e9 en
 garbage in place of RLE keeps it busy for ever.
 """
 
+import struct
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -165,7 +166,7 @@ def _check_polygons(masks: list, sizes: np.ndarray, indices: list[int], add: Cal
     flat, lengths, owners = _flatten_all(masks, indices, add)
     if not len(lengths):
         return
-    points = np.frombuffer(flat).reshape(-1, 2)
+    points = flat.reshape(-1, 2)
     starts = np.cumsum(lengths) - lengths
     # NaN stays NaN in both
     low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
@@ -180,26 +181,27 @@ def _check_polygons(masks: list, sizes: np.ndarray, indices: list[int], add: Cal
 
 def _flatten_all(
     masks: list, indices: list[int], add: Callable[..., None]
-) -> tuple[array, np.ndarray, np.ndarray]:
-    """The numbers of all polygons, the points of each, and the index of its annotation."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The numbers of all polygons, (2P,); the points of each, (K,); the index of its annotation, (K,)."""
     chosen = [masks[index] for index in indices]
     parts = list(chain.from_iterable(chosen))
-    flat = array('d')
     if set(map(type, parts)) == {list}:
-        lengths = np.fromiter(map(len, parts), int, len(parts))
-        if not ((lengths < 6) | (lengths % 2)).any():
-            try:
-                deque(map(flat.fromlist, parts), maxlen=0)  # as below, in one go: most files are good
-                return flat, lengths // 2, np.repeat(indices, np.fromiter(map(len, chosen), int, len(chosen)))
-            except (TypeError, OverflowError):
-                flat = array('d')
+        lengths = list(map(len, parts))
+        pack = {n: struct.Struct(f'{n}d').pack for n in set(lengths) if n >= 6 and n % 2 == 0}
+        try:  # as below, at twice the speed: most files are good
+            numbers = b''.join([pack[n](*part) for n, part in zip(lengths, parts, strict=True)])
+            owners = np.repeat(indices, list(map(len, chosen)))
+            return np.frombuffer(numbers), np.array(lengths) // 2, owners
+        except (KeyError, struct.error):  # too short or odd, or no number
+            pass
+    flat = array('d')
     points: list[int] = []
-    owners: list[int] = []
+    of: list[int] = []
     for index, mask in zip(indices, chosen, strict=True):
         if problem := _flatten(mask, flat, points):
             add(problem, index, *(('warning',) if problem == LEFT_OUT else ()))
-        owners += [index] * (len(points) - len(owners))
-    return flat, np.array(points, int), np.array(owners, int)
+        of += [index] * (len(points) - len(of))
+    return np.array(flat), np.array(points, int), np.array(of, int)
 
 
 def _flatten(parts: list, flat: array, lengths: list[int]) -> str:

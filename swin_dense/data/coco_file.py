@@ -3,7 +3,8 @@
 import gc
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
@@ -93,7 +94,21 @@ def forget() -> None:
     gc.unfreeze()
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection, which would go through the millions of lists of a file again and again."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 @lru_cache(maxsize=2)  # a training and a validation file
+@uncollected()
 def _load(path: Path, time: int, size: int) -> Loaded:
     try:
         # not json.loads(bytes), which would take UTF-16 too: pycocotools does not
@@ -103,24 +118,15 @@ def _load(path: Path, time: int, size: int) -> Loaded:
                 'begins with a byte order mark, with which pycocotools does not read it; save it without'
             )
             return Loaded({}, (Finding('error', path, 'line 1, column 1', message),))
-        content = _parse(text)
+        content = json.loads(text)
     except (ValueError, RecursionError, OSError) as error:
         return Loaded({}, (Finding('error', path, '', f'cannot be read as JSON: {error}'),))
     if lacking := _lists(path, content):
         return Loaded(content, tuple(lacking))
-    return _entries(path, content)
-
-
-def _parse(text: str) -> object:
-    """JSON without garbage collection, which would go through millions of new lists again and again."""
-    if len(text) < LARGE or not gc.isenabled():
-        return json.loads(text)
-    gc.disable()
-    try:
-        return json.loads(text)
-    finally:
-        gc.freeze()  # nor later: forget() ends it
-        gc.enable()
+    loaded = _entries(path, content)
+    if len(text) > LARGE:
+        gc.freeze()  # nor does a later collection go through it: forget() ends that
+    return loaded
 
 
 def _lists(path: Path, content: object) -> list[Finding]:

@@ -1,6 +1,7 @@
 """Checks of COCO files: every kind of fault is found, named by id, and never reaches pycocotools."""
 
 import copy
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -512,7 +513,40 @@ def test_instances(root: Path):
     content = good()
     content['annotations'][0]['iscrowd'] = 1
     content['categories'].append(dict(id=3, name='zebra'))
-    assert check_coco.count_instances(content) == {'cat': 3, 'dog': 2, 'zebra': 0}
+    check(root, content)
+    assert check_coco.count_instances(root / 'instances.json') == {'cat': 3, 'dog': 2, 'zebra': 0}
+
+
+REFERENCES = {
+    'whole numbers': ([30, -5, 7], [7, 30, 8, -5, -9, 99], [2, 0, -1, 1, -1, -1]),
+    'beyond 64 bits': ([30, 2**70], [2**70, 30, 5], [1, 0, -1]),
+    'text': (['b', 'a'], ['a', 'c'], [1, -1]),
+    'text for a number': ([1, 2], ['1', 2], [-1, 1]),
+    'numbers for text': (['1', 2], [1, 2], [-1, 1]),
+    'a float that is whole': ([1, 2], [2.0, 2.5], [1, -1]),
+}
+
+
+@pytest.mark.parametrize(('ids', 'wanted', 'expected'), REFERENCES.values(), ids=list(REFERENCES))
+def test_the_images_of_annotations(root: Path, ids: list, wanted: list, expected: list[int]):
+    content = good()
+    content['images'] = [content['images'][0] | dict(id=name) for name in ids]
+    content['annotations'] = [
+        content['annotations'][0] | dict(id=i, image_id=name) for i, name in enumerate(wanted, 1)
+    ]
+    found = {finding.field: finding.examples for finding in check(root, content)}
+    lost = tuple(i for i, place in enumerate(expected, 1) if place < 0)
+    assert found['annotations.image_id'] == lost[:5]
+    used = {place for place in expected if place >= 0}
+    unused = tuple(name for i, name in enumerate(ids) if i not in used)
+    assert found.get('images', ()) == unused
+
+
+def test_garbage_is_collected_again(root: Path):
+    assert gc.isenabled()
+    check(root, good())
+    check(root, {}, text='no JSON')
+    assert gc.isenabled()
 
 
 def test_a_small_part_is_left_out(root: Path):
