@@ -1,11 +1,8 @@
 """The recipes on real data, as a user runs them. Long: ``make test-all`` runs these."""
 
 import json
-import subprocess
 import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swin_dense.engine import dry_run
 from tests.report import chromium
-from tests.tools.runs import rows
+from tests.tools.runs import estimate_errors, measured, rows
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -34,24 +30,9 @@ class Run(NamedTuple):
     estimate: dict[str, str]
 
 
-def run(command: list[str]) -> tuple[str, float, float]:
-    """What a command prints, its wall-clock seconds, and its peak GB where the system tells."""
-    start, peak = time.monotonic(), 0.0
-    with (
-        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process,
-        ThreadPoolExecutor(1) as reader,
-    ):
-        out = reader.submit(process.stdout.read)
-        while process.poll() is None:
-            peak = max(peak, dry_run.peak_of(process.pid) / 2**30)
-            time.sleep(0.2)
-    assert process.returncode == 0, out.result()[-2000:]
-    return out.result(), time.monotonic() - start, peak
-
-
 def train(config: str, data: Path, work_dir: Path, *options: str) -> tuple[dict[str, float], float, float]:
     """Run tools/train.py: the metrics of its last evaluation, seconds and peak GB."""
-    _, seconds, peak = run(train_command(config, data, work_dir, *options))
+    _, seconds, peak = measured(train_command(config, data, work_dir, *options))
     assert (work_dir / 'predictions.png').is_file()
     return json.loads((work_dir / 'metrics.json').read_text()), seconds, peak
 
@@ -62,7 +43,7 @@ def train_command(config: str, data: Path, work_dir: Path, *options: str) -> lis
 
 
 def train_after_dry_run(config: str, data: Path, work_dir: Path) -> Run:
-    out, _, _ = run([*train_command(config, data, work_dir), '--dry-run'])
+    out, _, _ = measured([*train_command(config, data, work_dir), '--dry-run'])
     metrics, seconds, peak = train(config, data, work_dir)
     return Run(metrics, work_dir, seconds, peak, rows(out))
 
@@ -99,14 +80,7 @@ def test_dubai(dubai: Run, shared: Callable[[str], Path]):
 @pytest.mark.parametrize('name', ['nuclei', 'dubai'])
 def test_the_dry_run_was_right_within_30_percent(name: str, request: pytest.FixtureRequest):
     done: Run = request.getfixturevalue(name)
-    clock, memory = done.estimate['total time'], done.estimate['peak memory']
-    print(f'{name}: {clock} and {memory} estimated, {done.seconds:.0f} s and {done.peak:.2f} GB taken')
-    parts = reversed(clock.split(':'))
-    assert sum(int(part) * 60**power for power, part in enumerate(parts)) == pytest.approx(
-        done.seconds, rel=0.3
-    )
-    if done.peak:  # 0 where the system does not tell
-        assert float(memory.split()[0]) == pytest.approx(done.peak, rel=0.3)
+    assert max(map(abs, estimate_errors(done.estimate, done.seconds, done.peak))) < 0.3
 
 
 @chromium.needs_chromium
@@ -119,7 +93,7 @@ def test_report(name: str, a_class: str, images: int, request: pytest.FixtureReq
     metrics, work_dir = done.metrics, done.work_dir
     page = tmp_path / 'report.html'
     command = [sys.executable, 'tools/report.py', str(work_dir), '--out', str(page)]
-    run(command)
+    measured(command)
     with chromium.chromium(tmp_path / 'profile') as driver:
         for width in (1280, 390):
             chromium.show(driver, page, width)

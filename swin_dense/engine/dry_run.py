@@ -28,7 +28,8 @@ from swin_dense.report.times import clock
 WARM_UP = 3  # iterations that are not counted: allocations, caches, what the loaders have fetched before
 SECONDS = 25.0  # of iterations that are counted, and half as many of evaluation
 LEAST, MOST = 4, 60  # iterations that are counted
-FOUND = 5  # boxes that a trained detector finds for each object that is there
+EARLY = 500  # iterations of training before which a detector finds as many boxes as it may
+FOUND = 5  # boxes that it finds later, for each object that is there
 Loop = EpochBasedTrainLoop | IterBasedTrainLoop
 
 
@@ -37,10 +38,12 @@ class Measured:
     """What a dry run measured and how often the run does it; seconds and bytes."""
 
     iterations: int = 0
+    early_evaluations: int = 0
     evaluations: int = 0
     checkpoints: int = 0
     set_up: float = 0.0
     iteration: float = 0.0
+    early_evaluation: float = 0.0
     evaluation: float = 0.0
     checkpoint: float = 0.0
     memory: int = 0
@@ -53,6 +56,7 @@ class Measured:
         return (
             self.set_up
             + self.iterations * self.iteration
+            + self.early_evaluations * self.early_evaluation
             + self.evaluations * self.evaluation
             + self.checkpoints * self.checkpoint
         )
@@ -80,11 +84,10 @@ class DryRunHook(Hook):
         found, loop = self.measured, runner.train_loop
         begun = loop.epoch if isinstance(loop, EpochBasedTrainLoop) else loop.iter
         found.iterations = loop.max_iters - loop.iter
-        found.evaluations = evaluations(loop, begun) if runner.val_loop else 0
         found.checkpoints = checkpoints(runner)
         self._train(runner)
         if runner.val_loop:
-            found.evaluation = evaluation_seconds(runner)
+            self._evaluate(runner, evaluations(loop, begun))
         start = time.perf_counter()
         runner.save_checkpoint(runner.work_dir, 'checkpoint.pth', save_param_scheduler=True)
         found.checkpoint = time.perf_counter() - start
@@ -114,6 +117,17 @@ class DryRunHook(Hook):
             if name.startswith('train/') and 'loss' in name
         }
 
+    def _evaluate(self, runner: Runner, after: Sequence[int]) -> None:
+        found = self.measured
+        found.early_evaluation, samples = evaluation_seconds(runner)
+        if not limit_detections(runner.model, samples):
+            found.evaluations, found.evaluation = len(after), found.early_evaluation
+            return
+        found.early_evaluations = sum(iteration < EARLY for iteration in after)
+        found.evaluations = len(after) - found.early_evaluations
+        if found.evaluations:
+            found.evaluation, _ = evaluation_seconds(runner)
+
     def report(self, runner: Runner) -> None:
         """The table, on the terminal and in the log, and the picture."""
         rows = table(self.measured, self.batch, f'{len(runner.train_loop.dataloader.dataset)} images')
@@ -139,8 +153,8 @@ def step(runner: Runner, batch: dict) -> None:
     synchronize()
 
 
-def evaluation_seconds(runner: Runner) -> float:
-    """Seconds of a whole evaluation, from as many of its batches as fit the time."""
+def evaluation_seconds(runner: Runner) -> tuple[float, list[BaseDataElement]]:
+    """Seconds of a whole evaluation, from as many batches as fit the time, and the first of these."""
     loop = runner.val_loop
     runner.call_hook('before_val')
     runner.call_hook('before_val_epoch')
@@ -149,7 +163,6 @@ def evaluation_seconds(runner: Runner) -> float:
     total, batches = len(loop.dataloader), iter(loop.dataloader)
     first = next(batches)
     spent = time.perf_counter() - start  # the start of the loader
-    limit_detections(runner.model, first['data_samples'])
     batches = enumerate(itertools.chain([first], batches))
 
     def seconds(count: int) -> float:
@@ -166,20 +179,23 @@ def evaluation_seconds(runner: Runner) -> float:
         spent += seconds(done - 1) * (total - 1) / (done - 1)
     start = time.perf_counter()
     loop.evaluator.evaluate(round(len(loop.dataloader.dataset) * done / total))
-    return spent + (time.perf_counter() - start) * total / done
+    return spent + (time.perf_counter() - start) * total / done, first['data_samples']
 
 
-def limit_detections(model: nn.Module, samples: Sequence[BaseDataElement]) -> None:
-    """Let a detector find ``FOUND`` boxes an object at most; untrained, it finds as many as it may.
+def limit_detections(model: nn.Module, samples: Sequence[BaseDataElement]) -> bool:
+    """Let a detector find ``FOUND`` boxes an object at most; returns whether that is less than it may.
 
-    Masks and scores of hundreds of boxes take longer, and more memory, than in the evaluations of the run.
+    Masks and scores of hundreds of boxes take longer than in most evaluations of a run.
     """
     objects = [len(sample.gt_instances) for sample in samples if 'gt_instances' in sample]
+    limited = False
     for name in ('roi_head', 'bbox_head'):
         limits = getattr(getattr(getattr(model, 'module', model), name, None), 'test_cfg', None)
         if any(objects) and 'max_per_img' in (limits or {}):
             likely = max(10, round(FOUND * sum(objects) / len(objects)))
+            limited |= likely < limits.max_per_img
             limits.max_per_img = min(limits.max_per_img, likely)
+    return limited
 
 
 def agreed(wanted: float, least: int, most: int) -> int:
@@ -189,14 +205,15 @@ def agreed(wanted: float, least: int, most: int) -> int:
     return count[0]
 
 
-def evaluations(loop: Loop, begun: int) -> int:
-    """How often the loop evaluates, by its own rule, after ``begun`` epochs or iterations."""
+def evaluations(loop: Loop, begun: int) -> list[int]:
+    """After which iterations the loop evaluates, by its own rule, from ``begun`` epochs or iterations on."""
     last = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
-    count = 0
+    after = []
     for done in range(begun + 1, last + 1):
         interval = loop.dynamic_intervals[bisect.bisect(loop.dynamic_milestones, done + 1) - 1]
-        count += done >= loop.val_begin and (done % interval == 0 or done == last)
-    return count
+        if done >= loop.val_begin and (done % interval == 0 or done == last):
+            after.append(done * loop.max_iters // last)
+    return after
 
 
 def checkpoints(runner: Runner) -> int:
@@ -277,12 +294,16 @@ def table(measured: Measured, batch: dict, data: str) -> dict[str, str]:
     beside = f'; beside it {len(found.workers)} workers with {each} GB' if found.workers else ''
     finish = datetime.now() + timedelta(seconds=found.total)
     where = 'on the GPU' if torch.cuda.is_initialized() else 'of the process'
+    evaluations = [f'{clock(found.evaluation)}, {found.evaluations} of them'] * bool(found.evaluations)
+    if found.early_evaluations:
+        count = f'{found.early_evaluations} before iteration {EARLY}'
+        evaluations.append(f'{clock(found.early_evaluation)}, {count}')
     return {
         'data': data,
         'one batch': f'{tuple(batch["inputs"].shape)}, {objects(batch["data_samples"])}',
         'losses': '  '.join(f'{name} {value:.3f}' for name, value in found.losses.items()),
         'iteration': f'{found.iteration:.3g} s, {found.iterations} of them',
-        'evaluation': f'{clock(found.evaluation)}, {found.evaluations} of them',
+        'evaluation': '; '.join(evaluations) or 'none',
         'checkpoint': f'{found.checkpoint:.2g} s, {found.checkpoints} of them',
         'total time': clock(found.total),
         'finish at': f'{finish:%Y-%m-%d %H:%M}, if started now',

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
-from mmengine.structures import PixelData
+from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
 from swin_dense.engine import dry_run
@@ -51,27 +52,53 @@ def test_evaluations_and_checkpoints_are_those_of_the_run(
     )
     built._train_loop = loop = built.build_train_loop(built._train_loop)
     expected = dry_run.evaluations(loop, 0), dry_run.checkpoints(built)
-    counted = [0, 0]
+    evaluated, saved = [], []
 
     class Validation:
         def run(self) -> None:
-            counted[0] += 1
+            evaluated.append(loop.iter)
 
     def save(*args: object) -> None:
-        counted[1] += 1
+        saved.append(loop.iter)
 
     monkeypatch.setattr(CheckpointHook, '_save_checkpoint', save)
     built._val_loop = Validation()
     monkeypatch.setattr(type(built), 'build_val_loop', lambda self, given: given)
     monkeypatch.setattr(type(built), 'build_train_loop', lambda self, given: given)
     built.train()
-    assert tuple(counted) == expected
-    assert max(expected) > 0 or case == 'no checkpoints'
+    assert (evaluated, len(saved)) == expected
+    assert evaluated
+    assert saved or case == 'no checkpoints'
 
 
 def test_the_total_time():
-    found = Measured(10, 2, 3, set_up=5.0, iteration=0.5, evaluation=7.0, checkpoint=1.0)
-    assert found.total == 5 + 10 * 0.5 + 2 * 7 + 3 * 1
+    counts = dict(iterations=10, early_evaluations=4, evaluations=2, checkpoints=3)
+    found = Measured(
+        **counts, set_up=5.0, iteration=0.5, early_evaluation=11.0, evaluation=7.0, checkpoint=1.0
+    )
+    assert found.total == 5 + 10 * 0.5 + 4 * 11 + 2 * 7 + 3 * 1
+
+
+def detector(limit: int) -> SimpleNamespace:
+    return SimpleNamespace(roi_head=SimpleNamespace(test_cfg=ConfigDict(score_thr=0.05, max_per_img=limit)))
+
+
+def images_with(*objects: int) -> list[DetDataSample]:
+    return [DetDataSample(gt_instances=InstanceData(labels=torch.zeros(count))) for count in objects]
+
+
+@pytest.mark.parametrize(('objects', 'limit'), [((40, 0), 100), ((1, 0), 10), ((900,), 500)])
+def test_detections_are_limited_by_the_objects(objects: tuple[int, ...], limit: int):
+    model = detector(500)
+    assert dry_run.limit_detections(model, images_with(*objects)) == (limit < 500)
+    assert model.roi_head.test_cfg.max_per_img == limit
+
+
+@pytest.mark.parametrize('samples', [images_with(0), [SegDataSample()]], ids=['no objects', 'label maps'])
+def test_detections_are_not_limited_where_nothing_is_known(samples: list):
+    model = detector(500)
+    assert not dry_run.limit_detections(model, samples)
+    assert model.roi_head.test_cfg.max_per_img == 500
 
 
 @pytest.mark.parametrize(('wanted', 'expected'), [(0.2, 4), (10.4, 10), (1e6, 60)])

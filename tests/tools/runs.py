@@ -5,11 +5,15 @@ import os
 import re
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from swin_dense.engine import dry_run
 
 ROOT = Path(__file__).parents[2]
 DETECTION = 'configs/demo/mask_rcnn_swin_nano.py'
@@ -57,6 +61,34 @@ def run(*arguments: object, status: int = 0) -> subprocess.CompletedProcess:
     )
     assert done.returncode == status, f'{done.stdout}\n{done.stderr}'
     return done
+
+
+def measured(command: list[str]) -> tuple[str, float, float]:
+    """What a command prints, its wall-clock seconds, and its peak GB where the system tells."""
+    start, peak = time.monotonic(), 0.0
+    with (
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process,
+        ThreadPoolExecutor(1) as reader,
+    ):
+        out = reader.submit(process.stdout.read)
+        while process.poll() is None:
+            peak = max(peak, dry_run.peak_of(process.pid) / 2**30)
+            time.sleep(0.2)
+    assert process.returncode == 0, out.result()[-2000:]
+    return out.result(), time.monotonic() - start, peak
+
+
+def clock_seconds(text: str) -> int:
+    """Of ``'1:02:03'`` or ``'2:03'``."""
+    return sum(int(part) * 60**power for power, part in enumerate(reversed(text.split(':'))))
+
+
+def estimate_errors(estimate: dict[str, str], seconds: float, peak: float) -> tuple[float, float]:
+    """How far a dry run's table was from the run's time and peak GB (0: the system does not tell): shares."""
+    time_error = clock_seconds(estimate['total time']) / seconds - 1
+    memory = float(estimate['peak memory'].split()[0])
+    print(f'{estimate["total time"]} and {memory} GB estimated, {seconds:.0f} s and {peak:.2f} GB taken')
+    return time_error, memory / peak - 1 if peak else 0.0
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """``tools/train.py --dry-run``: a picture, a table, and nothing else."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import cv2
 import pytest
 
 from swin_dense.engine import dry_run
-from tests.tools.runs import DETECTION, SEGMENTATION, epochs, iterations, rows
+from tests.tools.runs import DETECTION, SEGMENTATION, epochs, estimate_errors, iterations, measured, rows
 
 RECIPES = {
     'detection': (DETECTION, 'coco', epochs(1), '(2, 3, 128, 128), '),
@@ -51,3 +52,24 @@ def test_a_mistake_in_a_dry_run(data: Path, tmp_path: Path, in_process: Callable
         in_process('train', DETECTION, *arguments, '--cfg-options', 'model.backbone.embed_dims=16')
     assert ended.value.code == 2
     assert not list((tmp_path / 'run').rglob('*.pth'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', RECIPES)
+def test_a_short_run_takes_what_was_estimated_within_30_percent(task: str, data: Path, tmp_path: Path):
+    """Of models that are hardly trained; ``tests/test_real_data.py`` has runs to the end.
+
+    The better of two pairs: what else the machine does meanwhile is no fault of the estimate.
+    """
+    recipe, folder, _, _ = RECIPES[task]
+    length = ['train_cfg.max_epochs=12'] if task == 'detection' else ['train_cfg.max_iters=100']
+    common = [sys.executable, 'tools/train.py', recipe, '--data', str(data / folder), '--device', 'cpu']
+    errors = []
+    for pair in range(2):
+        options = ['--work-dir', str(tmp_path / f'{task}{pair}'), '--cfg-options', *length]
+        estimate = rows(measured([*common, '--dry-run', *options])[0])
+        _, wall, peak = measured([*common, *options])
+        errors.append(max(map(abs, estimate_errors(estimate, wall, peak))))
+        if errors[-1] < 0.3:
+            break
+    assert min(errors) < 0.3, errors
