@@ -1,0 +1,16 @@
+"""What the tests of COCO's annotations share."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.data.coco_sets import HEIGHT, WIDTH
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for i in (11, 12, 13):
+        cv2.imwrite(str(tmp_path / f'{i}.png'), np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+    return tmp_path
