@@ -188,13 +188,14 @@ def limit_detections(model: nn.Module, samples: Sequence[BaseDataElement]) -> bo
     Masks and scores of hundreds of boxes take longer than in most evaluations of a run.
     """
     objects = [len(sample.gt_instances) for sample in samples if 'gt_instances' in sample]
+    each = [sum(objects) / len(objects) if objects else 0.0]
+    broadcast_object_list(each)  # processes see other images, and must go on alike
+    likely = max(10, round(FOUND * each[0]))
     limited = False
     for name in ('roi_head', 'bbox_head'):
         limits = getattr(getattr(getattr(model, 'module', model), name, None), 'test_cfg', None)
-        if any(objects) and 'max_per_img' in (limits or {}):
-            likely = max(10, round(FOUND * sum(objects) / len(objects)))
-            limited |= likely < limits.max_per_img
-            limits.max_per_img = min(limits.max_per_img, likely)
+        if each[0] and 'max_per_img' in (limits or {}) and likely < limits.max_per_img:
+            limits.max_per_img, limited = likely, True
     return limited
 
 
@@ -294,7 +295,9 @@ def table(measured: Measured, batch: dict, data: str) -> dict[str, str]:
     beside = f'; beside it {len(found.workers)} workers with {each} GB' if found.workers else ''
     finish = datetime.now() + timedelta(seconds=found.total)
     where = 'on the GPU' if torch.cuda.is_initialized() else 'of the process'
-    evaluations = [f'{clock(found.evaluation)}, {found.evaluations} of them'] * bool(found.evaluations)
+    evaluations = []
+    if found.evaluations:
+        evaluations.append(f'{clock(found.evaluation)}, {found.evaluations} of them')
     if found.early_evaluations:
         count = f'{found.early_evaluations} before iteration {EARLY}'
         evaluations.append(f'{clock(found.early_evaluation)}, {count}')

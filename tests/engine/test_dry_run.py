@@ -94,6 +94,19 @@ def test_detections_are_limited_by_the_objects(objects: tuple[int, ...], limit: 
     assert model.roi_head.test_cfg.max_per_img == limit
 
 
+def test_processes_limit_alike_whatever_images_they_see(monkeypatch: pytest.MonkeyPatch):
+    """Otherwise one would evaluate once more, and wait for the others for ever."""
+
+    def of_the_first_process(data: list) -> None:
+        data[:] = [20.0]
+
+    monkeypatch.setattr(dry_run, 'broadcast_object_list', of_the_first_process)
+    for samples in (images_with(0), images_with(3, 300)):
+        model = detector(500)
+        assert dry_run.limit_detections(model, samples)
+        assert model.roi_head.test_cfg.max_per_img == 100
+
+
 @pytest.mark.parametrize('samples', [images_with(0), [SegDataSample()]], ids=['no objects', 'label maps'])
 def test_detections_are_not_limited_where_nothing_is_known(samples: list):
     model = detector(500)
