@@ -8,6 +8,7 @@ import struct
 from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from swin_dense.data.findings import Finding, Severity, some
 
 TOLERANCE = 1.0  # pixels that a box or polygon may reach outside: COCO's own are rounded
 FAR = 1e6  # pixels: pycocotools allocates as many points as a polygon is long
-CHUNK = 2_000  # annotations whose polygons or RLE are flattened at a time: they stay in the cache
+CHUNK = 500  # annotations whose polygons and RLE are flattened at a time: they stay in the cache
 MAX_PIXELS = 2**30  # of a mask, as of an image
 MOST_GROUPS = 7  # of five bits in a number of an RLE: 2**35 is beyond any mask
 NO_POLYGON = 'a polygon is not a list of numbers [x1, y1, x2, y2, ...]'
@@ -93,15 +94,15 @@ def check_masks(path: Path, annotations: Columns, sizes: np.ndarray, severity: S
         problems.setdefault((kind, message), []).append(index)
 
     masks = annotations.masks
-    polygons = [index for index, mask in enumerate(masks) if type(mask) is list and mask]
-    runs = [index for index, mask in enumerate(masks) if type(mask) is dict]
-    if len(polygons) + len(runs) < len(masks):
-        for index in sorted(set(range(len(masks))).difference(polygons, runs)):
-            add('neither polygons nor RLE', index)
-    for begin in range(0, len(polygons), CHUNK):
-        _check_polygons(masks, sizes, polygons[begin : begin + CHUNK], add)
-    for begin in range(0, len(runs), CHUNK):
-        _check_rle(masks, sizes, runs[begin : begin + CHUNK], add)
+    for begin in range(0, len(masks), CHUNK):
+        chunk = list(enumerate(masks[begin : begin + CHUNK], begin))
+        polygons = [index for index, mask in chunk if type(mask) is list and mask]
+        runs = [index for index, mask in chunk if type(mask) is dict]
+        if len(polygons) + len(runs) < len(chunk):
+            for index in sorted({index for index, _ in chunk}.difference(polygons, runs)):
+                add('neither polygons nor RLE', index)
+        _check_polygons(masks, sizes, polygons, add)
+        _check_rle(masks, sizes, runs, add)
     return [
         Finding(
             kind,
@@ -167,6 +168,9 @@ def _check_polygons(masks: list, sizes: np.ndarray, indices: list[int], add: Cal
     if not len(lengths):
         return
     points = flat.reshape(-1, 2)
+    limits = np.repeat(sizes[owners] + TOLERANCE, lengths, axis=0)
+    if ((points >= -TOLERANCE) & (points <= limits)).all():
+        return  # nearly always
     starts = np.cumsum(lengths) - lengths
     # NaN stays NaN in both
     low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
@@ -187,7 +191,7 @@ def _flatten_all(
     parts = list(chain.from_iterable(chosen))
     if set(map(type, parts)) == {list}:
         lengths = list(map(len, parts))
-        pack = {n: struct.Struct(f'{n}d').pack for n in set(lengths) if n >= 6 and n % 2 == 0}
+        pack = {n: _packer(n) for n in set(lengths) if n >= 6 and n % 2 == 0}
         try:  # as below, in one go: most files are good
             numbers = b''.join([pack[n](*part) for n, part in zip(lengths, parts, strict=True)])
             counts = list(map(len, chosen))
@@ -202,6 +206,12 @@ def _flatten_all(
             add(problem, index, *(('warning',) if problem == LEFT_OUT else ()))
         owners += [index] * (len(points) - len(owners))
     return np.array(flat), np.array(points, int), np.array(owners, int)
+
+
+@lru_cache(maxsize=1024)
+def _packer(count: int) -> Callable[..., bytes]:
+    """A function that puts so many numbers one behind the other, 8 bytes each."""
+    return struct.Struct(f'{count}d').pack
 
 
 def _flatten(parts: list, flat: array, lengths: list[int]) -> str:

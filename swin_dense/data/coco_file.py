@@ -23,6 +23,7 @@ LISTS = ('images', 'annotations', 'categories')
 IDS = ('id', 'image_id', 'category_id')
 BOM = '\ufeff'
 LARGE = 20_000_000  # characters
+CHUNK = 500  # entries of which all fields are read before those of the next: they stay in the cache
 
 
 class Columns(NamedTuple):
@@ -142,44 +143,64 @@ def _lists(path: Path, content: object) -> list[Finding]:
 
 def _entries(path: Path, content: dict) -> Loaded:
     """Keys and ids: what is wrong here makes every further question meaningless."""
+    fields: dict[str, dict[str, list]] = {}
     lacks: list[Finding] = []
     odd: list[Finding] = []
-    fields: dict[tuple[str, str], list] = {}
     for name, keys in REQUIRED.items():
-        entries = content[name]
-        if set(map(type, entries)) - {dict}:
-            strangers = some(i for i, entry in enumerate(entries) if type(entry) is not dict)
-            wrong = Finding('error', path, name, 'entries that are no objects; positions', **strangers)
-            return Loaded(content, (wrong,))
-        for key in keys:
-            try:
-                values = fields[name, key] = [entry[key] for entry in entries]
-            except KeyError:
-                lacking = some(i for i, entry in enumerate(entries) if key not in entry)
-                message = f'the field {key!r} is missing; positions'
-                lacks.append(Finding('error', path, name, message, **lacking))
-                continue
-            if key in IDS and (wrong := _no_ids(values)):
-                what = 'no number and no text; positions'
-                odd.append(Finding('error', path, f'{name}.{key}', what, **some(wrong)))
-    if lacks or odd:
-        return Loaded(content, tuple(lacks or odd))
-    found = (*_repeated(path, fields), *_names(path, content), *_sizes(path, content['images']))
-    needed = (fields['annotations', key] for key in REQUIRED['annotations'])
-    more = ([entry.get(key) for entry in content['annotations']] for key in OPTIONAL)
-    return Loaded(content, found, Columns(*needed, *more))
+        try:
+            fields[name], kinds = _fields(content[name], keys, OPTIONAL if name == 'annotations' else ())
+        except (TypeError, KeyError):
+            if strangers := [i for i, entry in enumerate(content[name]) if type(entry) is not dict]:
+                what = 'entries that are no objects; positions'
+                return Loaded(content, (Finding('error', path, name, what, **some(strangers)),))
+            lacks += _lacking(path, name, content[name])
+        else:
+            odd += _no_ids(path, name, fields[name], kinds)
+    if found := lacks or odd:
+        return Loaded(content, tuple(found))
+    found = [*_repeated(path, fields), *_names(path, content), *_sizes(path, content['images'])]
+    return Loaded(content, tuple(found), Columns(*fields['annotations'].values()))
 
 
-def _no_ids(values: Sequence[object]) -> list[int]:
-    """Positions of what cannot be an id."""
-    kinds = set(map(type, values)) - {int, str, float}
-    return [i for i, value in enumerate(values) if type(value) in kinds] if kinds else []
+def _fields(
+    entries: list[dict], required: Sequence[str], optional: Sequence[str]
+) -> tuple[dict[str, list], dict[str, set[type]]]:
+    """The values of each field of N entries, N each, None where an optional one is not there; their types.
+
+    Raises:
+        TypeError: an entry is no object.
+        KeyError: one lacks a required field.
+    """
+    fields: dict[str, list] = {key: [] for key in (*required, *optional)}
+    kinds: dict[str, set[type]] = {key: set() for key in required}
+    for begin in range(0, len(entries), CHUNK):
+        chunk = entries[begin : begin + CHUNK]
+        for key in required:
+            values = [entry[key] for entry in chunk]
+            fields[key] += values
+            kinds[key].update(map(type, values))
+        for key in optional:
+            fields[key] += [entry.get(key) for entry in chunk]
+    return fields, kinds
 
 
-def _repeated(path: Path, fields: dict[tuple[str, str], list]) -> list[Finding]:
+def _lacking(path: Path, name: str, entries: list[dict]) -> Iterator[Finding]:
+    for key in REQUIRED[name]:
+        if positions := [i for i, entry in enumerate(entries) if key not in entry]:
+            yield Finding('error', path, name, f'the field {key!r} is missing; positions', **some(positions))
+
+
+def _no_ids(path: Path, name: str, fields: dict[str, list], kinds: dict[str, set[type]]) -> Iterator[Finding]:
+    for key in [key for key in IDS if key in kinds]:
+        if strange := kinds[key] - {int, str, float}:
+            wrong = some(i for i, value in enumerate(fields[key]) if type(value) in strange)
+            yield Finding('error', path, f'{name}.{key}', 'no number and no text; positions', **wrong)
+
+
+def _repeated(path: Path, fields: dict[str, dict[str, list]]) -> list[Finding]:
     found = []
     for name in REQUIRED:
-        repeated = _more_than_once(fields[name, 'id'])
+        repeated = _more_than_once(fields[name]['id'])
         if repeated:
             what = 'ids that more than one entry has, so that one hides the other'
             found.append(Finding('error', path, f'{name}.id', what, **some(repeated)))

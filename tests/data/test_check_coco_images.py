@@ -1,5 +1,6 @@
 """Checks of the images of a COCO file: there, readable, and of the size that it states."""
 
+import threading
 from pathlib import Path
 
 import cv2
@@ -92,6 +93,16 @@ def test_a_large_set_is_sampled_evenly(root: Path, monkeypatch: pytest.MonkeyPat
     content['images'] = [content['images'][0] | dict(id=i) for i in range(11, 1011)]
     notes = [finding.message for finding in check(root, content) if finding.severity == 'note']
     assert any('100 of 1000 images were opened' in note for note in notes)
+
+
+@pytest.mark.parametrize('seconds', [-1, 1000], ids=['slow', 'at hand'])
+def test_slow_images_are_read_in_threads(seconds: float, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(check_coco, 'AT_HAND', seconds)
+    entries = [dict(number=i) for i in range(250)]
+    answers = list(check_coco._ask_all(lambda entry: (entry, threading.get_ident()), iter(entries)))
+    assert [entry for entry, _ in answers] == entries
+    here = [thread == threading.get_ident() for _, thread in answers]
+    assert here == [i < 100 or seconds > 0 for i in range(250)]
 
 
 def test_files_that_two_images_name(root: Path):

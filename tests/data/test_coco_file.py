@@ -68,6 +68,15 @@ def test_each_required_key(root: Path, name: str, key: str):
     assert error.count == 1
 
 
+@pytest.mark.parametrize('stranger', [7, None, 'id', ['id'], 2.5])
+def test_an_entry_that_is_no_object_behind_one_that_lacks_a_key(root: Path, stranger: object):
+    content = without(good(), 'annotations', 'image_id')
+    content['annotations'][2] = stranger
+    error = the_error(check(root, content))
+    assert (error.field, error.examples, error.count) == ('annotations', (2,), 1)
+    assert 'no objects' in error.message
+
+
 def test_garbage_is_collected_again(root: Path):
     assert gc.isenabled()
     check(root, good())
