@@ -6,7 +6,6 @@ garbage in place of RLE keeps it busy for ever.
 
 import struct
 from array import array
-from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
@@ -19,7 +18,7 @@ from swin_dense.data.findings import Finding, Severity, some
 
 TOLERANCE = 1.0  # pixels that a box or polygon may reach outside: COCO's own are rounded
 FAR = 1e6  # pixels: pycocotools allocates as many points as a polygon is long
-CHUNK = 500  # annotations whose polygons and RLE are flattened at a time: they stay in the cache
+CHUNK = 500  # annotations whose numbers are read at a time: they stay in the cache
 MAX_PIXELS = 2**30  # of a mask, as of an image
 MOST_GROUPS = 7  # of five bits in a number of an RLE: 2**35 is beyond any mask
 NO_POLYGON = 'a polygon is not a list of numbers [x1, y1, x2, y2, ...]'
@@ -95,11 +94,11 @@ def check_masks(path: Path, annotations: Columns, sizes: np.ndarray, severity: S
 
     masks = annotations.masks
     for begin in range(0, len(masks), CHUNK):
-        chunk = list(enumerate(masks[begin : begin + CHUNK], begin))
-        polygons = [index for index, mask in chunk if type(mask) is list and mask]
-        runs = [index for index, mask in chunk if type(mask) is dict]
+        chunk = masks[begin : begin + CHUNK]
+        polygons = [index for index, mask in enumerate(chunk, begin) if type(mask) is list and mask]
+        runs = [index for index, mask in enumerate(chunk, begin) if type(mask) is dict]
         if len(polygons) + len(runs) < len(chunk):
-            for index in sorted({index for index, _ in chunk}.difference(polygons, runs)):
+            for index in sorted(set(range(begin, begin + len(chunk))).difference(polygons, runs)):
                 add('neither polygons nor RLE', index)
         _check_polygons(masks, sizes, polygons, add)
         _check_rle(masks, sizes, runs, add)
@@ -117,16 +116,20 @@ def check_masks(path: Path, annotations: Columns, sizes: np.ndarray, severity: S
 
 def _rows(values: Sequence, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Which of N values are lists of ``width`` numbers, (N,) bool; and they, (N, width), NaN for others."""
-    if set(map(type, values)) <= {list} and set(map(len, values)) <= {width}:
-        flat = array('d')
-        try:
-            deque(map(flat.fromlist, values), maxlen=0)  # in one go: most files are good
-            return np.ones(len(values), bool), np.frombuffer(flat).reshape(-1, width)
-        except (TypeError, OverflowError):  # no number, or an int beyond floats
-            pass
-    good = np.array([_is_row(value, width) for value in values], bool)
     rows = np.full((len(values), width), np.nan)
-    rows[good] = [values[i] for i in np.flatnonzero(good)] or np.empty((0, width))
+    good = np.ones(len(values), bool)
+    for begin in range(0, len(values), CHUNK):
+        chunk, part = values[begin : begin + CHUNK], slice(begin, begin + CHUNK)
+        try:  # in one go: most files are good
+            if set(map(len, chunk)) == {width}:
+                packed = _packer(width * len(chunk))(*chain.from_iterable(chunk))
+                rows[part] = np.frombuffer(packed).reshape(-1, width)
+                continue
+        except (TypeError, struct.error):  # no list, or no number
+            pass
+        good[part] = [_is_row(value, width) for value in chunk]
+        for i in begin + np.flatnonzero(good[part]):
+            rows[i] = values[i]
     return good, rows
 
 

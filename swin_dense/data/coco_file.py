@@ -165,20 +165,21 @@ def _entries(path: Path, content: dict) -> Loaded:
 def _fields(
     entries: list[dict], required: Sequence[str], optional: Sequence[str]
 ) -> tuple[dict[str, list], dict[str, set[type]]]:
-    """The values of each field of N entries, N each, None where an optional one is not there; their types.
+    """The values of each field of N entries, N each, None where an optional one is not there; types of ids.
 
     Raises:
         TypeError: an entry is no object.
         KeyError: one lacks a required field.
     """
     fields: dict[str, list] = {key: [] for key in (*required, *optional)}
-    kinds: dict[str, set[type]] = {key: set() for key in required}
+    kinds: dict[str, set[type]] = {key: set() for key in required if key in IDS}
     for begin in range(0, len(entries), CHUNK):
         chunk = entries[begin : begin + CHUNK]
         for key in required:
             values = [entry[key] for entry in chunk]
             fields[key] += values
-            kinds[key].update(map(type, values))
+            if key in kinds:
+                kinds[key].update(map(type, values))
         for key in optional:
             fields[key] += [entry.get(key) for entry in chunk]
     return fields, kinds
@@ -191,8 +192,8 @@ def _lacking(path: Path, name: str, entries: list[dict]) -> Iterator[Finding]:
 
 
 def _no_ids(path: Path, name: str, fields: dict[str, list], kinds: dict[str, set[type]]) -> Iterator[Finding]:
-    for key in [key for key in IDS if key in kinds]:
-        if strange := kinds[key] - {int, str, float}:
+    for key, types in kinds.items():
+        if strange := types - {int, str, float}:
             wrong = some(i for i, value in enumerate(fields[key]) if type(value) in strange)
             yield Finding('error', path, f'{name}.{key}', 'no number and no text; positions', **wrong)
 

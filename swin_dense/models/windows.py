@@ -151,45 +151,36 @@ def window_groups(
     batch: int, height: int, width: int, window: int, shift: int, tokens: int
 ) -> tuple[WindowGroup, ...]:
     """Cut the windows of a batch into groups of whole rows, of about ``tokens`` tokens each."""
-    rows, columns = -(-height // window), -(-width // window)
-    # where each line of the rolled map comes from, -1 for lines of pads
-    line = (torch.arange(rows * window) + shift) % (rows * window)
-    line = torch.where(line < height, line, -1)
-    lines = torch.stack([torch.where(line < 0, -1, line + i * height) for i in range(batch)]).view(-1, window)
-    column = (torch.arange(columns * window) + shift) % (columns * window)
-    if shift:
-        kinds = window_kinds(rows, columns, torch.device('cpu')).view(rows, columns).repeat(batch, 1)
-    else:
-        kinds = torch.zeros(batch * rows, columns, dtype=torch.long)
+    numbers = torch.arange(1, batch * height * width + 1).view(batch, height, width, 1)
+    numbers = pad_to_multiple(numbers, window)
+    rows, columns = numbers.size(1) // window, numbers.size(2) // window
+    windows = split_windows(numbers.roll((-shift, -shift), dims=(1, 2)), window)
+    kinds = window_kinds(rows, columns, numbers.device).repeat(batch) * (shift > 0)
     count = min(batch * rows, max(1, round(batch * height * width / tokens)))
-    return tuple(
-        _window_group(some_lines.flatten(), column, width, some_kinds)
-        for some_lines, some_kinds in zip(lines.tensor_split(count), kinds.tensor_split(count), strict=True)
+    groups = zip(
+        windows.view(batch * rows, columns, -1).tensor_split(count),
+        kinds.view(batch * rows, columns).tensor_split(count),
+        strict=True,
     )
+    return tuple(_window_group(windows.flatten(0, 1), kinds.flatten()) for windows, kinds in groups)
 
 
-def _window_group(lines: Tensor, column: Tensor, width: int, kinds: Tensor) -> WindowGroup:
-    """The group of windows (rows, columns of them) over ``lines`` of the batch and ``column``s of the map."""
-    real = lines[lines >= 0]
-    starts = [i for i, y in enumerate(real.tolist()) if i == 0 or y != real[i - 1] + 1]
-    stops = [*starts[1:], len(real)]
-    pieces = tuple(
-        (int(real[a]) * width, int(real[b - 1] + 1) * width) for a, b in zip(starts, stops, strict=True)
-    )
-
-    is_token = (lines >= 0)[:, None] & (column < width)[None, :]
-    sources = (torch.cumsum(lines >= 0, 0) - 1)[:, None] * width + column[None, :]
-    grid = torch.stack([sources.where(is_token, 0), is_token], dim=-1).unsqueeze(0)
-    by_window = split_windows(grid, len(lines) // len(kinds))
-    kinds = kinds.flatten()
+def _window_group(windows: Tensor, kinds: Tensor) -> WindowGroup:
+    """The group of windows (nW, N), given the numbers of their tokens from 1, 0 for pads, and their kinds."""
     frequency = kinds.bincount(minlength=4)
     order = torch.sort(4 * frequency[kinds] + kinds, descending=True, stable=True).indices
-    sources, is_token = by_window[order].flatten(0, 1).unbind(-1)
+    numbers, places = windows[order].flatten().sort(stable=True)
+    pads, places = places.tensor_split([int((numbers == 0).sum())])
+    tokens, ranks = numbers[len(pads) :] - 1, torch.arange(len(places))
+    sources = torch.zeros_like(numbers)
+    sources[places] = ranks
+    pieces = tuple((tokens[i].item(), tokens[j - 1].item() + 1) for i, j in _runs(tokens - ranks))
+    spans = tuple((kinds[order[i]].item(), i, j) for i, j in _runs(kinds[order]))
+    return WindowGroup(pieces, sources, pads, places, spans)
 
-    taken = is_token.nonzero().squeeze(1)
-    places = torch.empty_like(taken)
-    places[sources[taken]] = taken
-    runs, lengths = kinds[order].unique_consecutive(return_counts=True)
-    ends = lengths.cumsum(0)
-    spans = tuple(zip(runs.tolist(), (ends - lengths).tolist(), ends.tolist(), strict=True))
-    return WindowGroup(pieces, sources.contiguous(), (is_token == 0).nonzero().squeeze(1), places, spans)
+
+def _runs(values: Tensor) -> list[tuple[int, int]]:
+    """(start, stop) of each stretch of equal values."""
+    _, lengths = values.unique_consecutive(return_counts=True)
+    stops = lengths.cumsum(0)
+    return list(zip((stops - lengths).tolist(), stops.tolist(), strict=True))
