@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_dense.data.coco_file import Columns
+from swin_dense.data.coco_file import CHUNK, Columns
 from swin_dense.data.findings import Finding, Severity, some
 
 TOLERANCE = 1.0  # pixels that a box or polygon may reach outside: COCO's own are rounded
 FAR = 1e6  # pixels: pycocotools allocates as many points as a polygon is long
-CHUNK = 500  # annotations whose numbers are read at a time: they stay in the cache
 MAX_PIXELS = 2**30  # of a mask, as of an image
 MOST_GROUPS = 7  # of five bits in a number of an RLE: 2**35 is beyond any mask
 NO_POLYGON = 'a polygon is not a list of numbers [x1, y1, x2, y2, ...]'
@@ -171,7 +170,7 @@ def _check_polygons(masks: list, sizes: np.ndarray, indices: list[int], add: Cal
     if not len(lengths):
         return
     points = flat.reshape(-1, 2)
-    limits = np.repeat(sizes[owners] + TOLERANCE, lengths, axis=0)
+    limits = np.repeat(np.minimum(sizes[owners] + TOLERANCE, FAR), lengths, axis=0)
     if ((points >= -TOLERANCE) & (points <= limits)).all():
         return  # nearly always
     starts = np.cumsum(lengths) - lengths

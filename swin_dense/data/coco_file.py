@@ -23,7 +23,7 @@ LISTS = ('images', 'annotations', 'categories')
 IDS = ('id', 'image_id', 'category_id')
 BOM = '\ufeff'
 LARGE = 20_000_000  # characters
-CHUNK = 500  # entries of which all fields are read before those of the next: they stay in the cache
+CHUNK = 500  # entries that are read before the next are looked at: they stay in the cache
 
 
 class Columns(NamedTuple):

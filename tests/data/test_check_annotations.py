@@ -281,6 +281,14 @@ def test_polygons_that_reach_outside(root: Path):
     assert check(root, content) == []
 
 
+def test_a_far_point_inside_of_the_size_that_the_file_states(root: Path):
+    content = good()
+    content['images'][2]['width'] = 2 * 10**9  # of annotation 0
+    content['annotations'][0]['segmentation'] = [[4, 4, 1e9, 4, 14, 14]]
+    (found,) = [finding for finding in check(root, content) if 'ends the process' in finding.message]
+    assert (found.severity, found.field, found.count) == ('error', 'annotations.segmentation', 1)
+
+
 def masks(count: int) -> list[np.ndarray]:
     rng = np.random.default_rng(7)
     shapes = rng.integers(1, 90, (count, 2))
