@@ -62,7 +62,8 @@ def _bars(values: dict[tuple[str, str], float], label: str, digits: str) -> tupl
         places.append(position + (len(group) - 1) / 2)
         for who, value in group.items():
             axes.barh(position, value, 0.9, color=COLOURS[who], label=None if who in shown else who)
-            axes.text(value, position, f' {value:{digits}}', va='center', fontsize=8)
+            behind = dict(facecolor='white', edgecolor='none', pad=0.5)  # hides the line at 1
+            axes.text(value, position, f' {value:{digits}}', va='center', fontsize=8, bbox=behind)
             shown.add(who)
             position += 1
         position += 1
