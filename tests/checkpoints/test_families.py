@@ -140,7 +140,7 @@ def test_a_file_fills_our_backbone(name: str, tmp_path: Path):
 @pytest.mark.parametrize('name', FAMILIES)
 @torch.no_grad()
 def test_our_export_fills_their_model(name: str, tmp_path: Path):
-    """By the library's own loading, strictly, and to the last bit."""
+    """By the library's own loading, strictly, and its weights to the last bit."""
     family = FAMILIES[name]
     theirs = family.random()
     source = family.save(theirs, tmp_path)
@@ -153,8 +153,8 @@ def test_our_export_fills_their_model(name: str, tmp_path: Path):
     loaded = family.load(family.build(), path)
     loaded.eval()
     x = image(family.size)
-    for ours, reference in zip(family.maps(loaded, x), family.maps(theirs, x), strict=True):
-        assert torch.equal(ours, reference)
+    # not to the last bit: products round otherwise where weights begin at another place in memory
+    assert_close(family.maps(loaded, x), family.maps(theirs, x))
     found = loaded.state_dict()
     for key, value in theirs.state_dict().items():
         assert key.endswith(UNUSED.get(name, '.')) or torch.equal(found[key], value), key

@@ -198,22 +198,33 @@ def compare(
     reference, reference_gradients = peer(deepcopy(ours).double(), case, exact)
     values, gradients = evaluate(ours(image), image, dict(ours.named_parameters()))
     assert_close(values, reference, dtype)
-    assert_close(CONVERT[peer](gradients), reference_gradients, dtype)
+    rounding = {}
+    if dtype == torch.float32:
+        _, rounded = peer(deepcopy(ours), case, image.detach().clone().requires_grad_())
+        rounding = {name: largest_difference(rounded[name], x) for name, x in reference_gradients.items()}
+    assert_close(CONVERT[peer](gradients), reference_gradients, dtype, rounding)
     with torch.no_grad():
         outputs = {f'output {i}': x for i, x in enumerate(ours.eval()(image))}
     assert_close(outputs, {name: reference[name] for name in outputs}, dtype)
 
 
-def assert_close(ours: StateDict, theirs: StateDict, dtype: torch.dtype) -> None:
+def largest_difference(a: Tensor, b: Tensor) -> float:
+    return (a - b).abs().max().item()
+
+
+def assert_close(
+    ours: StateDict, theirs: StateDict, dtype: torch.dtype, rounding: dict[str, float] | None = None
+) -> None:
+    """``rounding``: by how much the peer itself, in single precision, misses its gradients in double."""
     assert set(ours) == set(theirs)
     for name, tensor in theirs.items():
         assert ours[name].shape == tensor.shape, name
-        tolerance = TOLERANCE[dtype]
-        if dtype == torch.float32 and any(part in name for part in ('logit_scale', 'q_bias', 'cpb_mlp')):
-            # sums over all tokens that nearly cancel: theirs, too, are 3e-5 from double precision
-            tolerance *= 10
-        difference = (ours[name] - tensor).abs().max().item()
-        assert difference <= tolerance * tensor.abs().max().item(), f'{name}: {difference}'
+        allowed = TOLERANCE[dtype] * tensor.abs().max().item()
+        if rounding and any(part in name for part in ('logit_scale', 'q_bias', 'cpb_mlp')):
+            # sums over all tokens that nearly cancel: how precise they are depends on the processor
+            allowed = max(10 * allowed, 4 * rounding[name])
+        difference = largest_difference(ours[name], tensor)
+        assert difference <= allowed, f'{name}: {difference} > {allowed}'
 
 
 @DTYPES
