@@ -7,6 +7,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from swin_dense.models.winograd import WinogradConv2d
 from swin_dense.registry import MODELS
 
 EXTRA_SOURCES = ('on_input', 'on_lateral', 'on_output')
@@ -62,7 +63,10 @@ class FPN(BaseModule):
 
         def conv(channels: int, kernel: int, stride: int = 1) -> ConvModule:
             return ConvModule(
-                channels, out_channels, kernel, stride, kernel // 2, norm_cfg=norm_cfg, act_cfg=None
+                *(channels, out_channels, kernel, stride, kernel // 2),
+                conv_cfg={'type': WinogradConv2d},
+                norm_cfg=norm_cfg,
+                act_cfg=None,
             )
 
         self.lateral_convs = nn.ModuleList(conv(channels, 1) for channels in in_channels[start_level:])

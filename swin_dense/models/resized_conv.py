@@ -5,7 +5,8 @@ Bilinear enlarging mixes pixels and a convolution's tap mixes channels, so the t
     conv(enlarge(x)) = sum over taps t of shift_t(enlarge(W_t x))
 
 W_t x costs the pixels of the small map. Enlarging and shifting are products with small matrices, one for
-each axis, so that everything is a matrix product. Exact in real arithmetic.
+each axis, so that everything is a matrix product. Exact in real arithmetic. Maps for which that saves
+nothing are enlarged and convolved, with a quarter of the products if they are large (``winograd.py``).
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from swin_dense.models import winograd
 
 
 def conv_of_resized(maps: Sequence[Tensor], weight: Tensor, align_corners: bool) -> Tensor:
@@ -31,14 +34,17 @@ def conv_of_resized(maps: Sequence[Tensor], weight: Tensor, align_corners: bool)
     """
     size = maps[0].shape[2:]
     parts = weight.split([x.size(1) for x in maps], dim=1)
-    at_own = [saves_products(x.shape, size, weight.size(2)) for x in maps]
-    enlarged = torch.cat(
-        [_enlarge(x, size, align_corners) for x, own in zip(maps, at_own, strict=True) if not own], 1
+    fewer = winograd.FEWER if winograd.serves(maps[0], weight) else 1
+    at_own = [saves_products(x.shape, size, weight.size(2), fewer) for x in maps]
+    enlarged = _side_by_side(
+        [_enlarge(x, size, align_corners) for x, own in zip(maps, at_own, strict=True) if not own]
     )
-    kernel = torch.cat([part for part, own in zip(parts, at_own, strict=True) if not own], 1)
-    result = F.conv2d(
-        enlarged.contiguous(memory_format=torch.channels_last), kernel, padding=weight.size(2) // 2
-    )
+    kernel = _side_by_side([part for part, own in zip(parts, at_own, strict=True) if not own])
+    if winograd.serves(enlarged, kernel):
+        result = winograd.conv3x3(enlarged, kernel)
+    else:
+        enlarged = enlarged.contiguous(memory_format=torch.channels_last)
+        result = F.conv2d(enlarged, kernel, padding=weight.size(2) // 2)
     result = result.permute(0, 2, 3, 1).contiguous()  # (B, H, W, C_out)
     for x, part, own in zip(maps, parts, at_own, strict=True):
         if own:
@@ -46,15 +52,19 @@ def conv_of_resized(maps: Sequence[Tensor], weight: Tensor, align_corners: bool)
     return result.permute(0, 3, 1, 2)
 
 
-def saves_products(shape: Sequence[int], size: Sequence[int], taps: int) -> bool:
+def saves_products(shape: Sequence[int], size: Sequence[int], taps: int, fewer: int) -> bool:
     """Whether a map (B, C, h, w) takes fewer multiplications at its own resolution than enlarged to H, W.
 
-    For each output channel and row of taps: K C H W directly; else K C h w, and K h w W + h H W to enlarge.
-    That pays off until the enlarged map is some two times as wide as C.
+    For each output channel and row of taps: K C H W directly, or as many times ``fewer`` as the convolution
+    saves; else K C h w, and K h w W + h H W to enlarge.
     """
     (_, channels, low_height, low_width), (height, width) = shape, size
-    low = low_height * low_width
-    return taps * (channels + width) * low + low_height * height * width < taps * channels * height * width
+    at_own = taps * (channels + width) * low_height * low_width + low_height * height * width
+    return at_own < taps * channels * height * width / fewer
+
+
+def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat(tensors, dim=1) if len(tensors) > 1 else tensors[0]
 
 
 def _enlarge(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:

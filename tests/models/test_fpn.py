@@ -5,7 +5,7 @@ import torch
 from mmdet.models.necks import FPN as MMDetFPN  # noqa: N811
 from torch import Tensor
 
-from swin_dense.models import FPN
+from swin_dense.models import FPN, winograd
 
 CHANNELS = [4, 8, 16, 32]
 OPTIONS = {
@@ -40,9 +40,12 @@ def run(fpn: torch.nn.Module, maps: list[Tensor]) -> tuple[tuple[Tensor, ...], d
     return outputs, dict(zip(named, found, strict=True))
 
 
+@pytest.mark.parametrize('fewest', [1, winograd.FEWEST_CHANNELS], ids=['winograd', 'direct'])
 @pytest.mark.parametrize('size', [(16, 24), (25, 43), (5, 3), (1, 1)])
 @pytest.mark.parametrize('option', OPTIONS)
-def test_equals_mmdet(option: str, size: tuple[int, int]):
+def test_equals_mmdet(option: str, size: tuple[int, int], fewest: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(winograd, 'FEWEST_CHANNELS', fewest)
+    monkeypatch.setattr(winograd, 'FEWEST_TILES', 1)
     arguments = dict(in_channels=CHANNELS, out_channels=6, **OPTIONS[option])
     ours, theirs = FPN(**arguments).double(), MMDetFPN(**arguments).double()
     theirs.load_state_dict(ours.state_dict(), strict=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from swin_dense.models import SwinTransformer, UPerHead, resized_conv, uper_head
+from swin_dense.models import SwinTransformer, UPerHead, resized_conv, uper_head, winograd
 from swin_dense.models.resized_conv import conv_of_resized
 from tests.models.blocks import relative_difference
 
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')  # mmseg's, of it
 ALIGN = pytest.mark.parametrize('align_corners', [False, True], ids=['edges', 'corners'])
 CHANNELS = [4, 6, 8, 10]
 CLASSES = 5
+PLACES = 5  # of a head where maps are convolved 3x3: after pooling, at three levels, and all four
 
 
 def conv_of_enlarged(maps: Sequence[Tensor], weight: Tensor, align_corners: bool) -> Tensor:
@@ -47,13 +48,16 @@ SIZES = {
 }
 
 
-@pytest.fixture(params=['own', 'enlarged', 'chosen'])
+@pytest.fixture(params=['own', 'enlarged', 'chosen', 'winograd own', 'winograd enlarged'])
 def resolution(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where maps of another size are convolved, whatever saves products here."""
-    if request.param == 'own':
-        monkeypatch.setattr(resized_conv, 'saves_products', lambda shape, size, _: shape[2:] != size)
-    elif request.param == 'enlarged':
+    """Where maps of another size are convolved, and how, whatever saves products here."""
+    if 'own' in request.param:
+        monkeypatch.setattr(resized_conv, 'saves_products', lambda shape, size, *_: shape[2:] != size)
+    elif 'enlarged' in request.param:
         monkeypatch.setattr(resized_conv, 'saves_products', lambda *_: False)
+    if 'winograd' in request.param:
+        monkeypatch.setattr(winograd, 'FEWEST_TILES', 1)
+        monkeypatch.setattr(winograd, 'FEWEST_CHANNELS', 1)
     return request.param
 
 
@@ -86,18 +90,23 @@ def test_conv_of_resized_takes_strided_maps_and_changes_none():
 
 
 @pytest.mark.parametrize(
-    ('shape', 'size', 'saves'),
+    ('shape', 'size', 'saves', 'saves_four_times'),
     [
-        ((1, 512, 64, 64), (128, 128), True),  # UPerNet's at 512x512
-        ((2, 512, 16, 16), (128, 128), True),
-        ((1, 512, 128, 128), (128, 128), False),
-        ((1, 512, 256, 256), (128, 128), False),
-        ((1, 64, 64, 64), (128, 128), False),  # few channels, a wide map
-        ((1, 64, 16, 16), (128, 128), True),
+        ((1, 512, 64, 64), (128, 128), True, False),  # UPerNet's at 512x512
+        ((1, 512, 32, 32), (128, 128), True, True),
+        ((2, 512, 16, 16), (128, 128), True, True),
+        ((1, 512, 128, 128), (128, 128), False, False),
+        ((1, 512, 256, 256), (128, 128), False, False),
+        ((1, 64, 64, 64), (128, 128), False, False),  # few channels, a wide map
+        ((1, 64, 16, 16), (128, 128), True, True),
     ],
 )
-def test_where_own_resolution_saves_products(shape: tuple[int, ...], size: tuple[int, int], saves: bool):
-    assert resized_conv.saves_products(shape, size, 3) is saves
+def test_where_own_resolution_saves_products(
+    shape: tuple[int, ...], size: tuple[int, int], saves: bool, saves_four_times: bool
+):
+    """Against a convolution with all products, and with a quarter of them."""
+    assert resized_conv.saves_products(shape, size, 3, 1) is saves
+    assert resized_conv.saves_products(shape, size, 3, 4) is saves_four_times
 
 
 def heads(**arguments: object) -> tuple[UPerHead, MMSegUPerHead]:
@@ -163,7 +172,7 @@ def test_equals_mmseg(size: tuple[int, int], training: bool, align_corners: bool
     ours, theirs = heads(align_corners=align_corners)
     with spy() as fused:
         assert_equal(ours.train(training), theirs.train(training), pyramid(*size), size)
-    assert fused.call_count == 2
+    assert fused.call_count == PLACES
 
 
 OPTIONS = {
@@ -242,10 +251,12 @@ def test_replaced_parts_equal_mmsegs(change: Callable):
         change(head)
     with spy() as fused:
         assert_equal(*both, pyramid(66, 90), (66, 90))
-    assert fused.call_count == 1, 'the other of the two fusions'
+    assert fused.call_count == PLACES - 1, 'all others'
 
 
-@pytest.mark.parametrize('name', ['bottleneck', 'fpn_bottleneck', 'fpn_bottleneck.conv'])
+@pytest.mark.parametrize(
+    'name', ['bottleneck', 'fpn_bottleneck', 'fpn_bottleneck.conv', 'fpn_convs.0', 'fpn_convs.1.conv']
+)
 def test_hooks_fire(name: str):
     head, calls = heads()[0], []
     head.get_submodule(name).register_forward_hook(lambda *_: calls.append(1))
@@ -260,7 +271,7 @@ def test_norm_fused_into_the_convolution():
     maps = pyramid(66, 90)
     with spy() as fused:
         assert relative_difference(ours(maps), theirs(maps)) <= 1e-12
-    assert fused.call_count == 2
+    assert fused.call_count == PLACES
 
 
 @torch.no_grad()
@@ -347,8 +358,8 @@ def test_builds_in_a_segmentor(scope: str):
     with spy() as fused:
         losses = model.loss(image, samples)
         losses['decode.loss_ce'].backward()
-        assert fused.call_count == 2
+        assert fused.call_count == PLACES
         predictions = model.eval().predict(image, samples)
-        assert fused.call_count == 4
+        assert fused.call_count == 2 * PLACES
     assert all(parameter.grad is not None for parameter in model.parameters())
     assert predictions[0].pred_sem_seg.data.shape == (1, 50, 70)
