@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swin_dense.models.products import Linear
 from swin_dense.models.windows import log_coordinates, relative_position_index
 
 MAX_LOG_SCALE = math.log(100)  # v2 keeps the temperature above 0.01
@@ -41,8 +42,8 @@ class WindowAttention(nn.Module):
         self.attn_drop = attn_drop
         self.relative_position_bias_table = nn.Parameter(Tensor((2 * window_size - 1) ** 2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def position_bias(self) -> Tensor:
@@ -114,10 +115,10 @@ class WindowAttentionV2(nn.Module):
         self.pretrained_window = pretrained_window or window_size
         self.logit_scale = nn.Parameter(torch.full((num_heads, 1, 1), math.log(10)))  # log(1 / tau)
         self.cpb_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(), nn.Linear(512, num_heads, bias=False))
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.qkv = Linear(dim, 3 * dim, bias=False)
         self.q_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
         self.v_bias = nn.Parameter(torch.zeros(dim)) if qkv_bias else None
-        self.proj = nn.Linear(dim, dim)
+        self.proj = Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
 
     def position_bias(self) -> Tensor:

@@ -1,15 +1,14 @@
 """A Swin block on the CPU without autograd, a few rows of windows at a time.
 
 Computed whole, a block writes and reads some thirty tensors of the map's size, and that is half of its
-time. Here a group of windows goes through the whole block before the next one begins, and q, k, v and the
-hidden layer of the MLP lie in buffers that all groups share. What else differs from ``SwinBlock.forward``,
-all exact in real arithmetic:
+time. Here a group of windows goes through the whole block before the next one begins. What else differs
+from ``SwinBlock.forward``, all exact in real arithmetic:
 
 - Pads are projected only where they are few: their k and v are the biases of k and v.
 - The bias of k adds the same to all logits of a query, which the softmax ignores, and weights that sum to 1
   carry the bias of v through to the output, so it joins the bias of ``proj``. A pad's k and v are then 0.
 - Windows of one kind share one bias (nH, N, N), and attend in one call.
-- The last product of either branch is added to the residual as it is computed.
+- Products are oneDNN's (``products.py``), and the residual is added to in place.
 """
 
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from swin_dense.models.attention import WindowAttention, WindowAttentionV2
+from swin_dense.models.products import is_eager_on_cpu, linear
 from swin_dense.models.windows import WindowGroup, window_groups
 
 TOKENS = 4096  # of a group: few enough for the cache, many enough for the matrix products
@@ -35,17 +35,6 @@ def serves(block: nn.Module, x: Tensor) -> bool:
 def wants_gradient(block: nn.Module, x: Tensor) -> bool:
     """Whether a backward pass may come through the block; not where it is frozen, and all before it."""
     return torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in block.parameters()))
-
-
-def is_eager_on_cpu(x: Tensor) -> bool:
-    """Whether x is computed on the CPU, now and in its own precision: no autocast, compiling or tracing."""
-    return (
-        x.device.type == 'cpu'
-        and x.dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled('cpu')
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-    )
 
 
 def is_plain(block: nn.Module, x: Tensor) -> bool:
@@ -101,31 +90,30 @@ def _pass_through(block: nn.Module, x: Tensor) -> None:
     batch, height, width, channels = x.shape
     tokens = x.view(-1, channels)
     biases, output_bias = block.biases(), _output_bias(block)
-    groups = window_groups(batch, height, width, block.window_size, block.shift, TOKENS)
-    qkv = tokens.new_empty(max(len(group.sources) for group in groups), 3 * channels)
-    hidden = tokens.new_empty(max(len(group.places) for group in groups), block.mlp.fc1.out_features)
-    for group in groups:
+    query_bias, _ = block.attn.query_and_value_bias()
+    if query_bias is not None:
+        query_bias = F.pad(query_bias, (0, 2 * channels))
+    for group in window_groups(batch, height, width, block.window_size, block.shift, TOKENS):
         part = group.take(tokens)
-        attended = _attend(block, part, group, biases, qkv)
-        _finish(block, part, attended, output_bias, hidden[: len(part)])
+        attended = _attend(block, part, group, biases, query_bias)
+        _finish(block, part, attended, output_bias)
         if len(group.pieces) > 1:  # a copy
             group.put(tokens, part)
 
 
-def _attend(block: nn.Module, x: Tensor, group: WindowGroup, biases: Tensor, qkv: Tensor) -> Tensor:
+def _attend(
+    block: nn.Module, x: Tensor, group: WindowGroup, biases: Tensor, query_bias: Tensor | None
+) -> Tensor:
     """(n, C) tokens -> (n, C) what the heads make of them, before ``proj`` and without the bias of v.
 
-    ``qkv`` is overwritten; it has a row for each place of the windows, or more.
+    ``query_bias`` is (3C,), with zeros for k and v.
     """
     attn = block.attn
-    query_bias, _ = attn.query_and_value_bias()
     x = block.norm1(x) if block.pre_norm else x
     few = FEW * len(group.pads) <= len(group.sources)
     if few:  # projecting them costs less than to sort three times as many channels
         x = group.to_windows(x)
-    qkv = torch.mm(x, attn.qkv.weight.t(), out=qkv[: len(x)])
-    if query_bias is not None:
-        qkv[:, : x.size(1)] += query_bias
+    qkv = linear(x, attn.qkv.weight, query_bias)
     if isinstance(attn, WindowAttentionV2):
         _make_cosine(attn, qkv)
     return attend_by_kind(attn, group, qkv if few else group.to_windows(qkv), biases)
@@ -166,18 +154,13 @@ def _output_bias(block: nn.Module) -> Tensor:
     return attn.proj.bias if value_bias is None else attn.proj.bias + attn.proj.weight @ value_bias
 
 
-def _finish(block: nn.Module, x: Tensor, attended: Tensor, bias: Tensor, hidden: Tensor) -> None:
-    """Put in the place of x (n, C) what the block makes of it; fills ``hidden`` on the way."""
-    attn, mlp = block.attn, block.mlp
-    if block.pre_norm:
-        x.add_(bias).addmm_(attended, attn.proj.weight.t())
-    else:
-        x += block.norm1(torch.addmm(bias, attended, attn.proj.weight.t()))
-    torch.mm(block.norm2(x) if block.pre_norm else x, mlp.fc1.weight.t(), out=hidden)
-    hidden += mlp.fc1.bias
-    torch.ops.aten.gelu_(hidden)
-    if block.pre_norm:
-        x.add_(mlp.fc2.bias).addmm_(hidden, mlp.fc2.weight.t())
-    else:
-        x += block.norm2(torch.addmm(mlp.fc2.bias, hidden, mlp.fc2.weight.t()))
+def _finish(block: nn.Module, x: Tensor, attended: Tensor, output_bias: Tensor) -> None:
+    """Put in the place of x (n, C) what the block makes of it."""
+    mlp = block.mlp
+    branch = linear(attended, block.attn.proj.weight, output_bias)
+    x += branch if block.pre_norm else block.norm1(branch)
+    hidden = linear(block.norm2(x) if block.pre_norm else x, mlp.fc1.weight, mlp.fc1.bias)
+    branch = linear(torch.ops.aten.gelu_(hidden), mlp.fc2.weight, mlp.fc2.bias)
+    x += branch if block.pre_norm else block.norm2(branch)
+    if not block.pre_norm:
         x.copy_(block.norm3(x))

@@ -6,7 +6,6 @@ norms, GELU and the attention weights are computed again in the backward pass, g
 q, k, v and pads are handled as in ``blocked.py``, which this reads on from.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from swin_dense.models import blocked
 from swin_dense.models.attention import WindowAttention
+from swin_dense.models.products import linear
 from swin_dense.models.windows import WindowGroup, window_groups
 
 EPS = 1e-5  # of nn.LayerNorm
@@ -85,61 +85,53 @@ class _Block(torch.autograd.Function):
     ) -> Tensor:
         weights = Weights(*parameters)
         constant_biases = biases.detach()  # the fast attention kernel refuses a bias that wants a gradient
-        total, channels = x.shape
-        result, attended = torch.empty_like(x), torch.empty_like(x)
-        qkv, hidden = x.new_empty(total, 3 * channels), x.new_empty(total, len(weights.fc1))
+        channels = x.size(1)
+        query_bias = (
+            None if weights.qkv_bias is None else F.pad(weights.qkv_bias[:channels], (0, 2 * channels))
+        )
         output_bias = _output_bias(weights)
-        for group, rows in _with_rows(groups):
+        result, kept = torch.empty_like(x), []
+        for group in groups:
             part = group.take(x)
             normed, *_ = _norm(part, weights.norm1_weight, weights.norm1_bias)
-            torch.mm(normed, weights.qkv.t(), out=qkv[rows])
-            if weights.qkv_bias is not None:
-                qkv[rows, :channels] += weights.qkv_bias[:channels]
-            windows = group.to_windows(qkv[rows])
-            attended[rows] = blocked.attend_by_kind(attn, group, windows, constant_biases)
-            middle = part + _scaled(torch.addmm(output_bias, attended[rows], weights.proj.t()), group, keep1)
+            qkv = linear(normed, weights.qkv, query_bias)
+            attended = blocked.attend_by_kind(attn, group, group.to_windows(qkv), constant_biases)
+            middle = part + _scaled(linear(attended, weights.proj, output_bias), group, keep1)
             normed, *_ = _norm(middle, weights.norm2_weight, weights.norm2_bias)
-            torch.addmm(weights.fc1_bias, normed, weights.fc1.t(), out=hidden[rows])
-            branch = torch.addmm(weights.fc2_bias, F.gelu(hidden[rows]), weights.fc2.t())
+            hidden = linear(normed, weights.fc1, weights.fc1_bias)
+            branch = linear(F.gelu(hidden), weights.fc2, weights.fc2_bias)
             group.put(result, middle.add_(_scaled(branch, group, keep2)))
-        ctx.save_for_backward(x, biases, keep1, keep2, qkv, attended, hidden, *parameters)
+            kept += [qkv, attended, hidden]
+        ctx.save_for_backward(x, biases, keep1, keep2, *parameters, *kept)
         ctx.attn, ctx.groups = attn, groups
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, biases, keep1, keep2, qkv, attended, hidden, *parameters = ctx.saved_tensors
+        x, biases, keep1, keep2, *others = ctx.saved_tensors
+        parameters, kept = others[: len(Weights._fields)], others[len(Weights._fields) :]
         weights = Weights(*parameters)
         grads = Weights(*(None if p is None else torch.zeros_like(p) for p in parameters))
         grad_x, grad_biases = torch.empty_like(x), torch.zeros_like(biases)
         output_bias = _output_bias(weights)
-        for group, rows in _with_rows(ctx.groups):
+        by_group = zip(ctx.groups, kept[::3], kept[1::3], kept[2::3], strict=True)
+        for group, qkv, attended, hidden in by_group:
             part = group.take(x)
-            middle = part + _scaled(torch.addmm(output_bias, attended[rows], weights.proj.t()), group, keep1)
+            middle = part + _scaled(linear(attended, weights.proj, output_bias), group, keep1)
             grad_out = group.take(grad)
             grad_middle = grad_out + _mlp_backward(
-                _scaled(grad_out, group, keep2), middle, hidden[rows], weights, grads
+                _scaled(grad_out, group, keep2), middle, hidden, weights, grads
             )
             branch = _scaled(grad_middle, group, keep1)
-            grads.proj.addmm_(branch.t(), attended[rows])
+            grads.proj.addmm_(branch.t(), attended)
             grads.proj_bias.add_(branch.sum(0))
-            grad_qkv = _attention_backward(
-                ctx.attn, group, branch @ weights.proj, qkv[rows], biases, grad_biases
-            )
+            grad_attended = linear(branch, weights.proj.t())
+            grad_qkv = _attention_backward(ctx.attn, group, grad_attended, qkv, biases, grad_biases)
             grad_part = _qkv_backward(grad_qkv, part, weights, grads)
             group.put(grad_x, grad_part.add_(grad_middle))
         _value_bias_backward(weights, grads)
         return grad_x, grad_biases, None, None, None, None, *grads
-
-
-def _with_rows(groups: tuple[WindowGroup, ...]) -> Iterator[tuple[WindowGroup, slice]]:
-    """Each group with the rows where its tokens are kept."""
-    start = 0
-    for group in groups:
-        stop = start + len(group.places)
-        yield group, slice(start, stop)
-        start = stop
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,11 +155,12 @@ def _mlp_backward(grad: Tensor, x: Tensor, hidden: Tensor, weights: Weights, gra
     normed, mean, scale = _norm(x, weights.norm2_weight, weights.norm2_bias)
     grads.fc2.addmm_(grad.t(), F.gelu(hidden))
     grads.fc2_bias.add_(grad.sum(0))
-    grad_hidden = torch.ops.aten.gelu_backward(grad @ weights.fc2, hidden)
+    grad_hidden = torch.ops.aten.gelu_backward(linear(grad, weights.fc2.t()), hidden)
     grads.fc1.addmm_(grad_hidden.t(), normed)
     grads.fc1_bias.add_(grad_hidden.sum(0))
     grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
-        grad_hidden @ weights.fc1, x, (x.size(1),), mean, scale, weights.norm2_weight, weights.norm2_bias, ALL
+        *(linear(grad_hidden, weights.fc1.t()), x, (x.size(1),), mean, scale),
+        *(weights.norm2_weight, weights.norm2_bias, ALL),
     )
     grads.norm2_weight.add_(grad_weight)
     grads.norm2_bias.add_(grad_bias)
@@ -217,7 +210,8 @@ def _qkv_backward(grad: Tensor, x: Tensor, weights: Weights, grads: Weights) -> 
     if grads.qkv_bias is not None:
         grads.qkv_bias[:channels] += grad[:, :channels].sum(0)
     grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
-        grad @ weights.qkv, x, (channels,), mean, scale, weights.norm1_weight, weights.norm1_bias, ALL
+        *(linear(grad, weights.qkv.t()), x, (channels,), mean, scale),
+        *(weights.norm1_weight, weights.norm1_bias, ALL),
     )
     grads.norm1_weight.add_(grad_weight)
     grads.norm1_bias.add_(grad_bias)

@@ -17,6 +17,7 @@ from torchvision.ops import StochasticDepth
 
 from swin_dense.models import blocked, blocked_training
 from swin_dense.models.attention import WindowAttention, WindowAttentionV2
+from swin_dense.models.products import Linear
 from swin_dense.models.windows import (
     join_windows,
     missing,
@@ -56,8 +57,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden: int, drop: float) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden)
-        self.fc2 = nn.Linear(hidden, dim)
+        self.fc1 = Linear(dim, hidden)
+        self.fc2 = Linear(hidden, dim)
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ class PatchMerging(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim)
-        self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
+        self.reduction = Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 2C); zero pads, before the norm."""

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from swin_dense.models.blocked import is_eager_on_cpu
+from swin_dense.models.products import is_eager_on_cpu
 from swin_dense.registry import MODELS
 
 POINTS = 6  # for each axis
