@@ -34,7 +34,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C_out)."""
-        if is_eager_on_cpu(x) and x.dtype == self.weight.dtype:
+        if is_eager_on_cpu(x) and x.dtype == self.weight.dtype and x.dim() > 1:
             return _Linear.apply(x, self.weight, self.bias)
         return super().forward(x)
 
