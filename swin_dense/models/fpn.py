@@ -64,7 +64,7 @@ class FPN(BaseModule):
         def conv(channels: int, kernel: int, stride: int = 1) -> ConvModule:
             return ConvModule(
                 *(channels, out_channels, kernel, stride, kernel // 2),
-                conv_cfg={'type': WinogradConv2d},
+                conv_cfg={'type': WinogradConv2d} if kernel == 3 else None,
                 norm_cfg=norm_cfg,
                 act_cfg=None,
             )

@@ -24,16 +24,21 @@ TILES = 128  # at a time: few enough for the cache, many enough for the matrix p
 FEWEST_TILES = 128  # which pay for evaluating the kernel
 FEWEST_CHANNELS = 128  # which pay for evaluating the tiles
 SQUARES = (0.5, 2.0)  # of the points but 0 and infinity; each is the other's reciprocal
-# (6, 3): the points' powers 0 to 2, over the product of the distances to the other points
-EVALUATE_TAPS = torch.tensor(
-    [
-        [1, 0, 0],
-        *([power / -1.5 for power in (1, sign * 0.5**0.5, 0.5)] for sign in (1, -1)),
-        *([power / 6 for power in (1, sign * 2**0.5, 2)] for sign in (1, -1)),
-        [0, 0, 1],
-    ],
-    dtype=torch.float64,
-)
+
+
+def _evaluation() -> Tensor:
+    """(36, 9) what evaluates a kernel: (6, 3) of each axis, with the distances of the points divided out."""
+    taps = [[1.0, 0.0, 0.0]]  # at 0, whose distances to the four others multiply to 1
+    for square in SQUARES:
+        # from the point to 0, to its opposite, and to the two whose square is the reciprocal
+        distances = 2 * square * (square - 1 / square)
+        taps += ([1 / distances, sign * square**0.5 / distances, square / distances] for sign in (1, -1))
+    taps.append([0.0, 0.0, 1.0])  # at infinity
+    of_axis = torch.tensor(taps, dtype=torch.float64)
+    return torch.kron(of_axis, of_axis)
+
+
+EVALUATION = _evaluation()
 
 
 @MODELS.register_module()
@@ -124,8 +129,7 @@ def _weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     for images, rows in _chunks(batch, *size):
         tiles = _evaluate_tiles(_cut(maps[images], rows))
         total.baddbmm_(_evaluate_gradient(_cut(grads[images], rows)).transpose(1, 2), tiles)
-    evaluate = torch.kron(EVALUATE_TAPS, EVALUATE_TAPS).to(x.dtype)  # (36, 9)
-    return (total.view(POINTS**2, -1).t() @ evaluate).view(out, channels, 3, 3)
+    return (total.view(POINTS**2, -1).t() @ EVALUATION.to(x.dtype)).view(out, channels, 3, 3)
 
 
 def _tiles(pixels: int) -> int:
@@ -152,8 +156,8 @@ def _cut(maps: Tensor, rows: slice) -> Tensor:
 
 def _evaluate_kernel(weight: Tensor) -> Tensor:
     """(C_out, C, 3, 3) -> (36, C, C_out)."""
-    evaluate = torch.kron(EVALUATE_TAPS, EVALUATE_TAPS).to(weight.dtype)
-    return (evaluate @ weight.reshape(-1, 9).t()).view(-1, *weight.shape[:2]).transpose(1, 2)
+    evaluation = EVALUATION.to(weight.dtype)
+    return (evaluation @ weight.reshape(-1, 9).t()).view(-1, *weight.shape[:2]).transpose(1, 2)
 
 
 def _evaluate_tiles(x: Tensor) -> Tensor:
@@ -192,10 +196,8 @@ def _sum_powers(values: Tensor, pixels: Tensor) -> None:
     even, even_large = values[1] + values[2], values[3] + values[4]
     torch.add(values[0], even, out=pixels[0]).add_(even_large)
     torch.mul(even, small, out=pixels[2]).add_(even_large, alpha=large)
-    odd, odd_large = (
-        torch.sub(values[1], values[2], out=even),
-        torch.sub(values[3], values[4], out=even_large),
-    )
+    odd = torch.sub(values[1], values[2], out=even)
+    odd_large = torch.sub(values[3], values[4], out=even_large)
     torch.mul(odd, first, out=pixels[1]).add_(odd_large, alpha=second)
     torch.add(values[5], odd, alpha=small * first, out=pixels[3]).add_(odd_large, alpha=large * second)
 
