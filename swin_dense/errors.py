@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -26,6 +27,46 @@ class NotFiniteError(UserError):
     """NaN or infinity where a result is to be computed: there is no figure that would be true."""
 
     status = 4
+
+
+class FailedRunError(UserError):
+    """A run that cannot go on for a reason outside the config: no memory, a process that died or hangs.
+
+    Its last checkpoint is intact.
+    """
+
+    status = 1
+
+
+class DiskFullError(UserError):
+    """There is no space for a file; the one that was there before is intact.
+
+    Args:
+        path: the file.
+        wanted: bytes of it that were written or are needed.
+        free: bytes that the disk has left.
+    """
+
+    status = 74  # EX_IOERR
+
+    def __init__(self, path: Path, wanted: int, free: int) -> None:
+        super().__init__(
+            f'{path} cannot be written: the disk is full ({wanted} bytes wanted, {free} free); '
+            f'everything written before is intact'
+        )
+
+
+class StoppedError(UserError):
+    """A signal stopped the run after its state was saved: not a mistake, but nothing that goes on.
+
+    Args:
+        message: what was stopped, where it is saved and how it goes on.
+        status: 128 plus the number of the signal: 130 for SIGINT, 143 for SIGTERM.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def exit_on_user_error(main: Callable[[], None]) -> None:

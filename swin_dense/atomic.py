@@ -1,0 +1,84 @@
+"""Files that appear under their final name only when they are whole and on disk.
+
+A process can be killed between any two instructions, and a disk can fill up. So a file is written beside
+its final name, flushed to the disk, and renamed: whoever looks sees the old file or the new one, never a part.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from swin_dense.errors import DiskFullError, UserError
+
+PARTIAL = '.partial'  # suffix of a file that is being written
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes the place of ``path`` when the block ends without an error.
+
+    Raises:
+        DiskFullError: the disk is full; ``path`` is as it was, and nothing partial is left.
+        UserError: it cannot be written for another reason.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        _to_disk(partial)
+        os.replace(partial, path)  # noqa: PTH105  the fault tests interrupt this very call
+        _to_disk(path.parent)
+    except OSError as error:
+        raise _told(path, partial, error) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file; errors as ``replacing``."""
+    with replacing(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a whole file in UTF-8; errors as ``replacing``."""
+    write_bytes(path, content.encode('utf-8', 'backslashreplace'))
+
+
+def write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a whole file by a function that takes an open binary file; errors as ``replacing``."""
+    with replacing(path) as partial, partial.open('wb') as file:
+        write(file)
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove what an interrupted process left half written in a folder; returns what was removed."""
+    removed = []
+    for partial in sorted(folder.glob('*' + PARTIAL)):
+        with suppress(OSError):
+            shutil.rmtree(partial) if partial.is_dir() and not partial.is_symlink() else partial.unlink()
+            removed.append(partial)
+    return removed
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _told(path: Path, partial: Path, error: OSError) -> UserError:
+    if error.errno in NO_SPACE:
+        written = partial.stat().st_size if partial.is_file() else 0
+        free = shutil.disk_usage(path.parent).free
+        return DiskFullError(path, written, free)
+    return UserError(f'{path} cannot be written: {error.strerror or error}')
