@@ -1,7 +1,7 @@
 """Files that appear under their final name only when they are whole and on disk.
 
 A process can be killed between any two instructions, and a disk can fill up. So a file is written beside
-its final name, flushed to the disk, and renamed: whoever looks sees the old file or the new one, never a part.
+its final name, flushed to the disk, and renamed: a reader sees the old file or the new one, never a part.
 """
 
 import errno
