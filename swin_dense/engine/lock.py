@@ -96,14 +96,9 @@ def _take(lock: filelock.BaseFileLock, work_dir: Path) -> str | None:
     except OSError as error:
         return f'work directory {work_dir} cannot be written: {error.strerror or error}'
     now = time.strftime('%Y-%m-%d %H:%M:%S')
-    note = {
-        'host': platform.node(),
-        'pid': os.getpid(),
-        'since': now,
-        'start': processes.started(os.getpid()),
-    }
+    me = Holder(platform.node(), os.getpid(), now, processes.started(os.getpid()))
     try:
-        atomic.write_text(work_dir / INFO, json.dumps(note) + '\n')
+        atomic.write_text(work_dir / INFO, json.dumps(asdict(me)) + '\n')
     except UserError as error:
         lock.release()
         return str(error)
@@ -139,16 +134,13 @@ def _is_held(path: Path) -> bool | None:
 
 
 def _noted(work_dir: Path) -> Holder | None:
-    """What ``.lock.json`` says; the folder may be a stranger's, so it is read as data and shown with care."""
+    """What ``.lock.json`` says; the folder may be a stranger's, so it is only data, shown with care."""
     try:
+        if not (work_dir / INFO).is_file():  # a pipe would be waited for
+            return None
         note = json.loads((work_dir / INFO).read_bytes()[:4096])
-        start = note.get('start')
-        return Holder(
-            _shown(note['host']),
-            int(note['pid']),
-            _shown(note['since']),
-            None if start is None else int(start),
-        )
+        start = None if note['start'] is None else int(note['start'])
+        return Holder(_shown(note['host']), int(note['pid']), _shown(note['since']), start)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
