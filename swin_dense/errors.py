@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from swin_dense.printable import printable
+
 
 class UserError(Exception):
     """A mistake in a config, a data set, a checkpoint or a command line, told in one line.
@@ -81,4 +83,4 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
 def _told(error: UserError) -> str:
     """The message as one line; of a data loader's worker, torch puts a traceback before it."""
     _, _, message = str(error).rpartition(f'{type(error).__module__}.{type(error).__qualname__}: ')
-    return ' '.join(message.split())
+    return printable(' '.join(message.split()))

@@ -27,6 +27,13 @@ def test_one_line_and_status(capfd: pytest.CaptureFixture):
     assert stopped(main, capfd) == (3, 'error: it holds code\n')
 
 
+def test_nothing_reaches_the_terminal_raw(capfd: pytest.CaptureFixture):
+    def main() -> None:
+        raise UserError('image \x1b[2J\udc80.jpg is broken')
+
+    assert stopped(main, capfd) == (2, 'error: image \\x1b[2J\\udc80.jpg is broken\n')
+
+
 def test_from_a_worker_of_a_data_loader(capfd: pytest.CaptureFixture):
     def main() -> None:
         next(iter(DataLoader(Broken(), num_workers=1)))

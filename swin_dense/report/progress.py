@@ -28,10 +28,11 @@ def track(items: Iterable[Item], total: int | None, name: str) -> Iterator[Item]
         name: what is done.
     """
     if terminal.console.is_terminal:
-        columns = (TextColumn('{task.description}'), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+        title = TextColumn('{task.description}', markup=False)
+        columns = (title, BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
         ends = TextColumn('ETA'), TimeRemainingColumn()
         with Progress(*columns, *ends, console=terminal.console) as bar:
-            yield from bar.track(items, total, description=name)
+            yield from bar.track(items, total, description=terminal.shown(name))
         return
     begun = line = time.monotonic()
     done = 0

@@ -1,5 +1,6 @@
 """The terminal shows what we print; what the hosts print goes to the log."""
 
+import errno
 import io
 import itertools
 import logging
@@ -12,7 +13,7 @@ import pytest
 from mmengine.logging import MMLogger
 from rich.console import Console
 
-from swin_dense.report import terminal
+from swin_dense.report import progress, terminal
 
 NUMBER = itertools.count()
 ESCAPE = '\x1b'
@@ -120,3 +121,85 @@ def test_other_processes_show_nothing(shown: io.StringIO, monkeypatch: pytest.Mo
     terminal.show_header({'config': 'a.py'})
     terminal.show_metrics('evaluation', {'mIoU': 0.5})
     assert shown.getvalue() == ''
+
+
+EVIL = 'x\x1b[31m\x07\x9b\udc80y'
+HARMLESS = r'x\x1b[31m\x07\x9b\udc80y'
+
+
+def test_nothing_reaches_the_terminal_raw(monkeypatch: pytest.MonkeyPatch):
+    """Through a stream that refuses lone surrogates, as sys.stdout does."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding='utf-8', errors='strict')
+    monkeypatch.setattr(terminal, 'console', Console(file=stream, highlight=False, width=160))
+    terminal.say(EVIL)
+    terminal.warn(EVIL)
+    terminal.show_header({EVIL: EVIL})
+    terminal.show_metrics(EVIL, {EVIL: 0.5})
+    terminal.show_rows(EVIL, [{'name': EVIL, EVIL: 1}])
+    assert list(progress.track([1], 1, EVIL)) == [1]
+    stream.flush()
+    text = stream.buffer.getvalue().decode()
+    assert text.count(HARMLESS) == 10
+    assert not {'\x1b', '\x07', '\x9b'} & {*text}
+
+
+def test_a_bar_names_what_is_done_as_it_is(monkeypatch: pytest.MonkeyPatch):
+    """No markup: '[/]' would be an error."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, force_terminal=True, width=160, color_system=None)
+    monkeypatch.setattr(terminal, 'console', console)
+    assert list(progress.track([1, 2], 2, '[/] [bold]\x9b.mp4')) == [1, 2]
+    assert r'[/] [bold]\x9b.mp4' in buffer.getvalue()
+
+
+def test_names_go_to_the_log_escaped(log: Path):
+    with terminal.quiet_hosts():
+        print(EVIL)
+        warnings.warn(EVIL, stacklevel=1)
+    assert log.read_text().count(HARMLESS) == 2
+
+
+class Full(io.StringIO):
+    """A file on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def test_a_log_that_cannot_be_written(log: Path, shown: io.StringIO, monkeypatch: pytest.MonkeyPatch):
+    """It is told once, and the run goes on: logging's own report of it would lead to the log again."""
+    logger = MMLogger.get_current_instance()
+    (handler,) = logger.handlers
+    monkeypatch.setattr(handler, 'stream', Full())
+    with terminal.quiet_hosts():
+        print('a print')
+        logger.info('a line of a host')
+        sys.stderr.write('an error\n')
+        warnings.warn('a warning', stacklevel=1)
+        terminal.say('the run goes on')
+    assert shown.getvalue() == (
+        'warning: the log cannot be written (No space left on device): the run goes on without it\n'
+        'the run goes on\n'
+    )
+
+
+def test_a_handler_that_prints_its_own_failure(log: Path, shown: io.StringIO):
+    class Loud(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            print('cannot write', record.getMessage())
+
+    MMLogger.get_current_instance().addHandler(Loud())
+    with terminal.quiet_hosts():
+        print('a print')
+        print('another')
+    text = log.read_text()
+    assert text.count('a print') == text.count('another') == 1
+
+
+def test_a_terminal_that_cannot_be_written_ends_nothing(monkeypatch: pytest.MonkeyPatch):
+    console = Console(file=Full(), width=160)
+    monkeypatch.setattr(terminal, 'console', console)
+    terminal.say('a line')
+    terminal.warn('a line')
+    terminal.show_header({'config': 'a.py'})
+    terminal.show_metrics('evaluation', {'mIoU': 0.5})
