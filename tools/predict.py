@@ -3,13 +3,16 @@
 python tools/predict.py work_dirs/mask_rcnn_swin_t/epoch_12.pth photos --out found
 python tools/predict.py configs/mask_rcnn_swin_t.py --checkpoint epoch_12.pth 'photos/*.jpg' --score 0.6
 python tools/predict.py work_dirs/upernet_swin_t/iter_160000.pth map.tif --tile 1024 --overlap 0.25
+
+What is done is kept at once: the same command after Ctrl-C, a kill or a full disk goes on with what is left.
 """
 
 import argparse
 from pathlib import Path
 
-from swin_dense import hosts
+from swin_dense import folders, hosts
 from swin_dense.errors import UserError, exit_on_user_error
+from swin_dense.stopping import Watch, watched
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,16 +33,18 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
+def predict(args: argparse.Namespace, watch: Watch) -> None:
     hosts.use_device(args.device)
     hosts.prepare()
+    from swin_dense.checkpoints import files
     from swin_dense.predict import model, run, sources
     from swin_dense.predict.predictor import Predictor
     from swin_dense.report import terminal
 
     found = sources.find(args.sources, args.out)
     config, checkpoint = model.choose(args.model, args.checkpoint, args.cfg_options)
+    weights = run.weights_key(files.fetch(checkpoint), config)  # of the file before it is read
+    folders.make_writable(args.out, '--out')
     predictor = Predictor(checkpoint, config)
     for line in predictor.report.lines():
         terminal.say(line)
@@ -47,7 +52,13 @@ def main() -> None:
     settings = run.Settings(args.score, labels, args.batch, args.tile, args.overlap)
     if args.ids is not None and predictor.task != 'detection':
         raise UserError('--ids is for detection: label maps are named after their images')
-    run.predict_all(predictor, found, args.out, settings, args.ids)
+    run.predict_all(predictor, found, args.out, settings, args.ids, weights, watch)
+
+
+def main() -> None:
+    args = parse_args()
+    with watched('nothing was predicted yet') as watch:
+        predict(args, watch)
 
 
 if __name__ == '__main__':
