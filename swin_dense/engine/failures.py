@@ -1,0 +1,51 @@
+"""A run's failures that are no mistake of the config, each told in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmengine.config import Config
+
+from swin_dense.engine import ranks
+from swin_dense.engine.memory import memory_failure
+from swin_dense.engine.signs_of_life import DONE
+from swin_dense.engine.workers import WorkerWatch, worker_failure
+from swin_dense.errors import FailedRunError, StoppedError, UserError
+
+
+@contextmanager
+def told(config: Config, watch: WorkerWatch) -> Iterator[None]:
+    """Turn what happens to the memory, the workers or the other processes of a run into one-line errors.
+
+    All else passes unchanged. In a distributed run the first process that fails tells why, and the others end
+    without a line: their errors have ``told`` set. So it is with a ``UserError`` of the block, whichever rank
+    raises it.
+
+    Args:
+        config: of the run; it says what can be lowered.
+        watch: which knows the loaders' workers.
+    """
+    try:
+        yield
+    except UserError as error:
+        # that a run was stopped is agreed: nobody waits for the others
+        _hand_on(error, DONE if isinstance(error, StoppedError) else str(error))
+        raise
+    except Exception as error:
+        failure = _failure(error, config, watch)
+        if failure is None:
+            _hand_on(None, f'{type(error).__name__}: {error}')
+            raise
+        _hand_on(failure, str(failure))
+        raise failure from error
+
+
+def _failure(error: Exception, config: Config, watch: WorkerWatch) -> FailedRunError | None:
+    return memory_failure(error, config) or worker_failure(error, watch) or ranks.rank_failure(error)
+
+
+def _hand_on(error: UserError | None, text: str) -> None:
+    """Tell the other processes, before this one ends and their next operation fails."""
+    first = ranks.first_to_tell()
+    if error is not None:
+        error.told = not first
+    ranks.leave(' '.join(text.split())[:300])
