@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmseg.registry import DATASETS as SEG_DATASETS
 from torch import nn
 
+from swin_dense import trust
 from swin_dense.checkpoints import files
 from swin_dense.checkpoints.load import load as fill
 from swin_dense.checkpoints.report import Report
@@ -19,7 +20,8 @@ from swin_dense.data.fields import head_classes, leaf_datasets, set_classes
 from swin_dense.engine import config as configs
 from swin_dense.engine.config import HOSTS
 from swin_dense.errors import UserError
-from swin_dense.predict import saved_config
+from swin_dense.report import terminal
+from swin_dense.trust.data_files import CONFIGS
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Loaded:
         pipeline: config of the test pipeline.
         channels: of the images it takes.
         report: what the checkpoint gave.
+        source: what the config is from: ``'checkpoint x.pth'``, or ``'config x.py'``.
+        trusted: the config is one that the user named, not the checkpoint's own.
     """
 
     model: nn.Module
@@ -40,6 +44,14 @@ class Loaded:
     channels: int
     reduces_zero_label: bool
     report: Report
+    source: str
+    trusted: bool
+
+    def guarded(self, allowed_files: Sequence[Path] = ()) -> AbstractContextManager[None]:
+        """What a checkpoint's own pipeline is built and used in; nothing is refused to a trusted one."""
+        if self.trusted:
+            return nullcontext()
+        return trust.guarded(allowed_files, self.source, dict(test_pipeline=self.pipeline))
 
     @property
     def task(self) -> str:
@@ -57,7 +69,9 @@ def load(checkpoint: str, config: Config | None) -> Loaded:
         UserError: the file is missing or damaged, has no config, or does not fit the model.
         UnsafeFileError: the file, or the config in it, would run code.
     """
-    content = files.read(files.fetch(checkpoint), mapped=True)
+    path = files.fetch(checkpoint)
+    with trust.guarded([path], f'checkpoint {checkpoint}'):
+        content = files.read(path, mapped=True)
     meta = content.get('meta') if isinstance(content.get('meta'), dict) else {}
     source = f'checkpoint {checkpoint}' if config is None else f'config {config.filename}'
     own = config is None
@@ -66,10 +80,12 @@ def load(checkpoint: str, config: Config | None) -> Loaded:
     init_default_scope(scope)
     data = meta.get('dataset_meta') if isinstance(meta.get('dataset_meta'), dict) else {}
     classes, leaf = _classes(data, meta), _test_set(config)
-    model = saved_config.without_pretrained(config.model)
+    model = trust.without_weights(config.model)
     if classes and not own:  # a config file may be for other classes
         set_classes(model, len(classes))
-    built = _build(model, source)
+    guard = trust.guarded([path], source, dict(model=model)) if own else nullcontext()
+    with guard:
+        built = _build(model, source)
     report = fill(built, files.state_dict(content), checkpoint, adapt=False, partial=False)
     classes = classes or _classes_of_config(config, leaf)
     mean = getattr(getattr(built, 'data_preprocessor', None), 'mean', None)
@@ -81,28 +97,27 @@ def load(checkpoint: str, config: Config | None) -> Loaded:
         3 if mean is None else mean.numel(),
         bool(data.get('reduce_zero_label', leaf.get('reduce_zero_label', False))),
         report,
+        source,
+        trusted=not own,
     )
 
 
 def _saved(meta: dict, checkpoint: str) -> Config:
     """The config in a checkpoint, once nothing in it can do harm."""
-    text = meta.get('cfg')
+    text, what = meta.get('cfg'), f'checkpoint {checkpoint}'
     if not isinstance(text, str):
-        raise UserError(
-            f'checkpoint {checkpoint} holds no config: give one (CONFIG --checkpoint FILE, or config=)'
-        )
-    values = saved_config.parse(text, checkpoint)
+        raise UserError(f'{what} holds no config: give one (CONFIG --checkpoint FILE, or config=)')
+    values = trust.parse(text, what, 'meta.cfg')
     scope = values.get('default_scope')
     if scope not in HOSTS or not isinstance(values.get('model'), dict):
-        raise UserError(f'checkpoint {checkpoint}: the config in it is no detection or segmentation config')
+        raise UserError(f'{what}: the config in it is no detection or segmentation config')
+    leaf = _test_set(values)
+    trust.check_model(trust.without_weights(values['model']), what, scope)
+    steps = trust.check_pipeline(_pipeline(ConfigDict(values), leaf, what), what, scope)
     # nothing but this is read of it, and nothing else built
     config = Config({key: values[key] for key in ('default_scope', 'model')})
-    config.test_pipeline = _pipeline(ConfigDict(values), _test_set(values), f'checkpoint {checkpoint}')
-    config.test_dataloader = dict(
-        dataset={key: _test_set(values).get(key) for key in ('metainfo', 'reduce_zero_label')}
-    )
-    for part in (config.model, config.test_pipeline):
-        saved_config.check_types(part, checkpoint, scope)
+    config.test_pipeline = steps
+    config.test_dataloader = dict(dataset={key: leaf.get(key) for key in ('metainfo', 'reduce_zero_label')})
     return config
 
 
@@ -155,24 +170,43 @@ def _classes_of_config(config: Config, leaf: Mapping) -> tuple[str, ...]:
 
 
 def newest(work_dir: Path) -> str:
-    """The checkpoint that a run's ``last_checkpoint`` names.
+    """The checkpoint that a run's ``last_checkpoint`` names, or else the newest that can be read.
+
+    Only the last part of the name counts, and only in this folder: a run may have been moved or copied.
 
     Raises:
         UserError: there is none.
     """
     pointer = work_dir / 'last_checkpoint'
-    if not pointer.is_file():
-        raise UserError(f'no checkpoint in {work_dir} ({pointer} does not exist): give --checkpoint FILE')
-    named = Path(pointer.read_text().strip())
-    beside = work_dir / named.name  # of a run that was moved
-    return str(named if named.is_file() or not beside.is_file() else beside)
+    named = _named(pointer)
+    if named is not None and (work_dir / named).is_file():
+        return str(work_dir / named)
+    candidates = sorted(work_dir.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in candidates:
+        with suppress(UserError):
+            files.read(path, mapped=True)
+            files.check_whole(path)
+            terminal.say(f'{pointer} names no checkpoint of this folder: {path} is taken, the newest')
+            return str(path)
+    state = 'names none' if pointer.is_file() else 'does not exist'
+    raise UserError(f'no checkpoint in {work_dir} ({pointer} {state}): give --checkpoint FILE')
+
+
+def _named(pointer: Path) -> str | None:
+    """The file name that a pointer file ends in; None if it holds no name."""
+    try:
+        text = pointer.read_text(encoding='utf-8').strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    name = text.replace('\\', '/').rpartition('/')[2]
+    return name if name not in ('', '.', '..') and name.isprintable() and len(name) < 256 else None
 
 
 def choose(first: str, checkpoint: str | None, options: Sequence[str]) -> tuple[Config | None, str]:
     """The config and checkpoint that a command line means.
 
     Args:
-        first: a config file, which ends in ``.py``, or a checkpoint.
+        first: a config file, which ends in ``.py``, ``.yaml``, ``.yml`` or ``.json``, or a checkpoint.
         checkpoint: what ``--checkpoint`` names.
         options: ``KEY=VALUE`` overrides of the config.
 
@@ -182,7 +216,7 @@ def choose(first: str, checkpoint: str | None, options: Sequence[str]) -> tuple[
     Raises:
         UserError: they do not go together, or the config's run has left no checkpoint.
     """
-    if not first.endswith('.py'):
+    if not first.endswith(('.py', *CONFIGS)):
         if checkpoint is not None or options:
             raise UserError(f'{first} is no config (.py): --checkpoint and --cfg-options go with one')
         return None, first

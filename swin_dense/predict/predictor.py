@@ -56,7 +56,9 @@ class Predictor:
         self.reduces_zero_label = loaded.reduces_zero_label
         self.report, self.channels = loaded.report, loaded.channels
         self._scope = loaded.scope
-        self._pipeline = Pipeline(loaded.pipeline, loaded.channels)
+        self._guarded = loaded.guarded
+        with loaded.guarded():
+            self._pipeline = Pipeline(loaded.pipeline, loaded.channels)
         self._model = revert_sync_batchnorm(loaded.model).to(device or get_device()).eval()
 
     def __call__(self, image: np.ndarray | Tensor | str | Path, logits: bool = False) -> Instances | LabelMap:
@@ -77,7 +79,8 @@ class Predictor:
 
     def read(self, path: Path) -> np.ndarray:
         """An image file as the test pipeline loads it: (H, W, 3) BGR for all but special pipelines."""
-        return self._pipeline.read(path)
+        with self._guarded([path]):
+            return self._pipeline.read(path)
 
     def predict(self, images: Sequence[np.ndarray], logits: bool = False) -> list[Instances | LabelMap]:
         """Predict for images as ``read`` returns them, together where they have the same size.
@@ -89,7 +92,8 @@ class Predictor:
         groups: dict[tuple[int, ...], list[tuple[int, dict]]] = {}
         for index, image in enumerate(images):
             try:
-                packed = self._pipeline.prepare(image)
+                with self._guarded():
+                    packed = self._pipeline.prepare(image)
             except cv2.error as error:  # a side was scaled to nothing
                 results[index] = self._thickened(image, logits, error)
             else:

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from swin_dense.errors import UnsafeFileError, UserError
-from swin_dense.predict import saved_config
+from swin_dense import trust
 from tests.predict.conftest import CONFIGS, ROOT, TASKS, Made, config_of, text_of
 
 RECIPES = ('cascade_mask_rcnn_swin_b.py', 'upernet_swinv2_b.py')
@@ -18,17 +18,17 @@ RECIPES = ('cascade_mask_rcnn_swin_b.py', 'upernet_swinv2_b.py')
 @pytest.mark.parametrize('path', RECIPES)
 def test_what_mmengine_writes_is_read_as_mmengine_reads_it(path: str):
     config = Config.fromfile(ROOT / 'configs' / path)
-    assert saved_config.parse(text_of(config), 'x.pth') == config.to_dict()
+    assert trust.parse(text_of(config), 'checkpoint x.pth') == config.to_dict()
 
 
 def test_formatted_text_too(made: Made):
     config = config_of('segmentation', made.data)
-    assert saved_config.parse(config.pretty_text, 'x.pth') == config.to_dict()
+    assert trust.parse(config.pretty_text, 'checkpoint x.pth') == config.to_dict()
 
 
 def test_every_literal():
     text = "a = dict(b=[1, -2.5, None], c=(True,), d={'x.y': 'z', 3: inf})\ne = -inf"
-    assert saved_config.parse(text, 'x.pth') == {
+    assert trust.parse(text, 'checkpoint x.pth', 'meta.cfg') == {
         'a': {'b': [1, -2.5, None], 'c': (True,), 'd': {'x.y': 'z', 3: float('inf')}},
         'e': float('-inf'),
     }
@@ -67,7 +67,7 @@ def test_code_is_refused(name: str):
     with pytest.raises(
         UnsafeFileError, match=r'checkpoint x\.pth is refused: line \d+ of its meta\.cfg holds'
     ):
-        saved_config.parse(f'fine = 1\n{CODE[name]}', 'x.pth')
+        trust.parse(f'fine = 1\n{CODE[name]}', 'checkpoint x.pth', 'meta.cfg')
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_code_is_refused(name: str):
 )
 def test_no_config_at_all(text: str):
     with pytest.raises(UserError, match=r'meta\.cfg.* cannot be read as a config') as caught:
-        saved_config.parse(text, 'x.pth')
+        trust.parse(text, 'checkpoint x.pth', 'meta.cfg')
     assert caught.value.status == 2
 
 
@@ -124,7 +124,7 @@ def test_unregistered_types_are_not_built(
     started = []
     monkeypatch.setattr(subprocess, 'Popen', lambda *arguments, **named: started.append(arguments))
     line = tool('predict', path, made.data / 'coco', '--out', tmp_path / 'out').error(status=3)
-    assert f'checkpoint {path} is refused: its config ' in line
+    assert f'checkpoint {path} is refused: ' in line
     assert not trace.exists()
     assert not started
 

@@ -1,0 +1,84 @@
+"""A config's text read as data: its statements are never run.
+
+mmengine writes a config as Python text, into ``meta.cfg`` of a checkpoint and into the work directory. Only
+literals, ``dict(...)``, and names that were assigned before are understood.
+"""
+
+import ast
+from typing import Any
+
+from swin_dense.errors import UnsafeFileError, UserError
+
+CONSTANTS = {'inf': float('inf'), 'nan': float('nan')}  # as repr writes them
+SHOWN = 60  # characters of what is refused
+
+
+def parse(text: str, what: str, part: str = '') -> dict[str, Any]:
+    """The variables of a config's text.
+
+    Args:
+        text: assignments of literals, ``dict(...)`` calls and names that were assigned before.
+        what: the file, for messages: ``'checkpoint x.pth'``.
+        part: where in the file the text is: ``'meta.cfg'``.
+
+    Raises:
+        UnsafeFileError: there is anything else in it.
+        UserError: it is no Python.
+    """
+    values: dict[str, Any] = {}
+    try:
+        for statement in ast.parse(text).body:
+            if not _is_assignment(statement):
+                raise _CodeError(statement)
+            values[statement.targets[0].id] = _value(statement.value, values)
+    except _CodeError as refused:
+        node = refused.args[0]
+        code = ast.unparse(node)
+        shown = code if len(code) <= SHOWN else code[: SHOWN - 3] + '...'
+        inside = f' of its {part}' if part else ''
+        raise UnsafeFileError(
+            f'{what} is refused: line {node.lineno}{inside} holds {shown!r}: code, not data'
+        ) from None
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, 'lineno', None)
+        where = ': '.join(filter(None, (what, part))) + (f', line {line}' if line else '')
+        reason = str(error).split('\n')[0]
+        raise UserError(f'{where} cannot be read as a config: {reason}') from error
+    return values
+
+
+class _CodeError(Exception):
+    """A node of the syntax tree that is code."""
+
+
+def _is_assignment(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
+
+
+def _value(node: ast.expr, names: dict[str, Any]) -> Any:  # noqa: ANN401, C901  one case a kind of literal
+    match node:
+        case ast.Constant(value=str() | int() | float() | None as value):
+            return value
+        case ast.Name(id=name) if name in names:
+            return names[name]
+        case ast.Name(id=name) if name in CONSTANTS:
+            return CONSTANTS[name]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            value = _value(operand, names)
+            if isinstance(value, (int, float)):
+                return -value
+        case ast.List(elts=elements):
+            return [_value(element, names) for element in elements]
+        case ast.Tuple(elts=elements):
+            return tuple(_value(element, names) for element in elements)
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            # a list as a key would be a TypeError
+            read = [_value(key, names) for key in keys if isinstance(key, ast.Constant)]
+            if len(read) == len(keys):
+                return dict(zip(read, (_value(value, names) for value in values), strict=True))
+        # mmengine writes dict({'a.b': 1}) where a key is no name
+        case ast.Call(func=ast.Name(id='dict'), args=[] | [ast.Dict()] as given, keywords=keywords):
+            if all(keyword.arg for keyword in keywords):
+                first = _value(given[0], names) if given else {}
+                return first | {keyword.arg: _value(keyword.value, names) for keyword in keywords}
+    raise _CodeError(node)
