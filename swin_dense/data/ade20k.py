@@ -1,6 +1,7 @@
 """ADE20K folders: where images and label maps lie, and pointing a segmentation config at them."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,16 @@ from mmseg.registry import DATASETS
 from PIL import Image
 from rich.progress import track
 
-from swin_dense.data.fields import leaf_datasets, loaders, set_classes
+from swin_dense.data.class_names import read_class_names
+from swin_dense.data.fields import (
+    check_options,
+    leaf_datasets,
+    loaders,
+    named_classes,
+    refuse_code,
+    set_classes,
+)
+from swin_dense.data.regular import other_kind
 from swin_dense.errors import UserError
 
 # (images, label maps) below the root for train and val; tried in this order
@@ -59,31 +69,40 @@ def point_at(config: Config, root: Path) -> None:
             leaf['seg_map_suffix'] = _suffix(folder / labels)
 
 
-def settle_classes(config: Config, root: Path | None, file: Path | None) -> None:
+def settle_classes(config: Config, root: Path | None, file: Path | None, options: Sequence[str] = ()) -> None:
     """Make data sets and heads agree on the classes.
 
     They are taken from the first of: ``file`` (``--classes``), the config's ``metainfo``, ``classes.txt``
     in ``root`` (``--data``) or beside the images and labels, the config's data set type (ADE20KDataset
     has 150), the label maps.
 
+    Args:
+        config: changed in place.
+        root, file: what the command line names.
+        options: the ``KEY=VALUE`` of the command line that are in the config.
+
     Raises:
-        UserError: the file is missing or empty, or the label maps hold no class.
+        UserError: the file is missing or empty, or the label maps hold no class; or an option says otherwise.
+        UnsafeFileError: a file that the config names would run code if it were opened.
     """
+    refuse_code(config)
     check_folders(config)
     leaves = [leaf for loader in loaders(config).values() for leaf in leaf_datasets(loader['dataset'])]
-    named = (leaves[0].get('metainfo') or {}).get('classes')
+    named = named_classes(leaves[0])
     folders = [Path(folder) for folder in (root, leaves[0].get('data_root')) if folder]
     beside = [path for folder in folders if (path := folder / 'classes.txt').is_file()]
     if file is not None:
-        names = _read_classes(file)
+        source, names = f'--classes {file}', read_class_names(file, '--classes')
     elif named:
-        names = tuple(named)
+        source, names = f'config {config.filename}: metainfo.classes', named
     elif beside:
-        names = _read_classes(beside[0])
+        source, names = str(beside[0]), read_class_names(beside[0], 'class names')
     elif _type_names(leaves[0]):
+        check_options(config, options, len(_type_names(leaves[0])), leaves[0]['type'])
         return  # the heads of such a config are made for these classes
     else:
-        names = _count_classes(leaves[0])
+        source, names = 'the label maps', _count_classes(leaves[0])
+    check_options(config, options, len(names), source)
     from_config = file is None and named
     for leaf in leaves:
         if not from_config or not _type_names(leaf):
@@ -129,7 +148,8 @@ def folder_classes(root: Path, leaf: dict, file: Path | None) -> tuple[str, ...]
         path for folder in (root, leaf['data_root']) if (path := Path(folder) / 'classes.txt').is_file()
     ]
     named = file or next(iter(beside), None)
-    return _read_classes(named) if named else _count_classes(leaf)
+    field = '--classes' if file else 'class names'
+    return read_class_names(named, field) if named else _count_classes(leaf)
 
 
 def settled_classes(leaf: dict) -> tuple[str, ...]:
@@ -146,19 +166,6 @@ def _suffix(folder: Path) -> str | None:
     """The suffix of the images in a folder, None if there are none."""
     suffixes = (path.suffix for path in sorted(folder.iterdir()))
     return next((suffix for suffix in suffixes if suffix.lower() in IMAGE_SUFFIXES), None)
-
-
-def _read_classes(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        raise UserError(f'--classes {path}: the file does not exist (looked for {path.absolute()})')
-    try:
-        lines = path.read_text(encoding='utf-8').splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f'--classes {path}: the file is no UTF-8 text ({error})') from error
-    names = tuple(line.strip() for line in lines if line.strip())
-    if not names:
-        raise UserError(f'--classes {path}: the file is empty; write one class name a line')
-    return names
 
 
 def _type_names(leaf: dict) -> tuple[str, ...]:
@@ -187,6 +194,8 @@ def _count_classes(leaf: dict) -> tuple[str, ...]:
     paths = sorted(folder.rglob(f'*{leaf.get("seg_map_suffix", ".png")}'))
     for path in track(paths, 'counting classes', transient=True):
         try:
+            if kind := other_kind(path):
+                raise UserError(f'label map {path} cannot be read as an image: it is {kind}')
             labels = np.asarray(Image.open(path))  # of a palette PNG, the indices
         except OSError as error:
             raise UserError(f'label map {path} cannot be read as an image') from error

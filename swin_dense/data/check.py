@@ -1,17 +1,18 @@
 """Check every data set of a config, or a bare folder, before anything is trained on it."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config
 from rich.markup import escape
 from rich.table import Table
 
-from swin_dense.data import ade20k, check_coco, coco, coco_file
-from swin_dense.data.fields import evaluators, head_classes, leaf_datasets, listed, loaders
-from swin_dense.data.findings import Finding, as_json, errors, table
+from swin_dense.data import ade20k, check_coco, check_pipeline, coco, coco_file
+from swin_dense.data.fields import evaluators, head_classes, leaf_datasets, listed, loaders, refuse_code
+from swin_dense.data.findings import Finding, as_json, errors, skippable, table
 from swin_dense.errors import UserError
+from swin_dense.printable import printable
 
 SPLITS = ('train', 'val', 'test')
 
@@ -49,26 +50,37 @@ class _Use:
     classes: tuple[str, ...]
     masks: bool
     scored: bool
+    leaves: list[dict] = field(default_factory=list)
 
 
-def check(config: Config, decode: bool, splits: Sequence[str] = SPLITS) -> list[Finding]:
+def check(
+    config: Config, decode: bool, splits: Sequence[str] = SPLITS, skip_bad: bool = False
+) -> list[Finding]:
     """Check the data sets of a config, each once. What is no COCO or mmseg data set is passed over.
 
     Args:
         config: as ``runs.ready_config`` returns it.
-        decode: decode every image and label map, rather than reading headers.
+        decode: decode every image and label map, rather than reading headers and decoding a few.
         splits: the loaders whose data sets are meant.
+        skip_bad: training goes on without bad images, which are warnings then. Evaluation needs them all.
 
     Raises:
         UserError: a file or folder that the config names is missing.
+        UnsafeFileError: a file that the config names would run code if it were opened.
     """
+    refuse_code(config)
     found = _check_heads(config)
     chosen = {name: loader for name, loader in loaders(config).items() if name in splits}
     if config.default_scope == 'mmseg':
-        return found + _check_label_maps(config, chosen, decode)
+        return found + _check_label_maps(chosen, decode, skip_bad)
     uses = _uses(config, chosen)
     for use in uses:
-        found += check_coco.check_split(use.split, use.classes, decode, use.masks, use.scored)
+        of_split = check_coco.check_split(use.split, use.classes, decode, use.masks, use.scored)
+        if not errors(of_split):
+            content = coco_file.read(use.split.annotations)
+            for leaf in use.leaves:
+                of_split += _check_use(leaf, use.split, content)
+        found += skippable(of_split) if skip_bad and not use.scored else of_split
     return found + _check_order([use.split.annotations for use in uses], set(uses[0].classes if uses else ()))
 
 
@@ -159,7 +171,7 @@ def _instance_table(instances: dict[Path, dict[str, int]]) -> Table:
             path.name if path.name[0] != '_' else f'{path.parent.name}/{path.name}', justify='right'
         )
     for name in dict.fromkeys(name for counts in instances.values() for name in counts):
-        shown.add_row(escape(name), *(str(counts.get(name, '-')) for counts in instances.values()))
+        shown.add_row(escape(printable(name)), *(str(counts.get(name, '-')) for counts in instances.values()))
     return shown
 
 
@@ -181,6 +193,7 @@ def _uses(config: Config, chosen: dict[str, dict]) -> list[_Use]:
             classes = tuple((leaf.get('metainfo') or {}).get('classes') or ())
             use = uses.setdefault(path.absolute(), _Use(coco.Split(path, images), classes, masks, scored))
             use.masks, use.scored = use.masks or masks, use.scored or scored
+            use.leaves.append(leaf)
     return list(uses.values())
 
 
@@ -198,6 +211,17 @@ def _check_heads(config: Config) -> list[Finding]:
         )
         for count in sorted(wrong)
     ]
+
+
+def _check_use(leaf: dict, split: coco.Split, content: dict) -> list[Finding]:
+    """What filter and pipeline of one data set make of the images of its annotation file."""
+    found = check_pipeline.check_filter(leaf, split.annotations, content)
+    images = check_pipeline.large_enough(leaf, content)
+    names = [image['file_name'] for image in images]
+    sizes = [(image['width'], image['height']) for image in images]
+    return found + check_pipeline.check_sizes(
+        split.images, names, sizes, check_pipeline.scales(leaf.get('pipeline'))
+    )
 
 
 def _check_order(files: Sequence[Path], wanted: set[str]) -> list[Finding]:
@@ -234,22 +258,29 @@ def _check_coco_folder(root: Path, files: dict[str, Path], decode: bool) -> list
     return found + _check_order(list(files.values()), set(wanted or ()))
 
 
-def _check_label_maps(config: Config, chosen: dict[str, dict], decode: bool) -> list[Finding]:
+def _check_label_maps(chosen: dict[str, dict], decode: bool, skip_bad: bool) -> list[Finding]:
     from swin_dense.data import check_ade20k
 
-    found, seen = [], set()
-    for loader in chosen.values():
+    uses: dict[Path, list[tuple[str, dict]]] = {}
+    for name, loader in chosen.items():
         for leaf in leaf_datasets(loader['dataset']):
             prefix = leaf.get('data_prefix') or {}
             root = Path(leaf.get('data_root') or '')
             labels = root / (prefix.get('seg_map_path') or '')
-            if labels in seen or 'seg_map_path' not in prefix:
-                continue
-            seen.add(labels)
-            ours = any(str(step['type']) == 'swin_dense.LoadImage' for step in leaf.get('pipeline') or ())
-            found += check_ade20k.check_split(
-                *(root / (prefix.get('img_path') or ''), labels),
-                *(leaf.get('img_suffix', '.jpg'), leaf.get('seg_map_suffix', '.png')),
-                *(ade20k.settled_classes(leaf), ade20k.ignores_zero(leaf), decode, not ours),
-            )
+            if 'seg_map_path' in prefix:
+                uses.setdefault(labels, []).append((name, leaf))
+    found = []
+    for labels, named in uses.items():
+        leaf = named[0][1]
+        images = Path(leaf.get('data_root') or '') / ((leaf['data_prefix']).get('img_path') or '')
+        ours = any(str(step['type']) == 'swin_dense.LoadImage' for step in leaf.get('pipeline') or ())
+        resizes = [scale for _, leaf in named for scale in check_pipeline.scales(leaf.get('pipeline'))]
+        of_split = check_ade20k.check_split(
+            *(images, labels),
+            *(leaf.get('img_suffix', '.jpg'), leaf.get('seg_map_suffix', '.png')),
+            *(ade20k.settled_classes(leaf), ade20k.ignores_zero(leaf), decode, not ours),
+            list(dict.fromkeys(resizes)),
+        )
+        trained = {name for name, _ in named} == {'train'}
+        found += skippable(of_split) if skip_bad and trained else of_split
     return found

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -13,14 +13,15 @@ from pathlib import Path
 from rich.progress import track
 
 from swin_dense.data import label_maps
+from swin_dense.data.check_pipeline import check_sizes
+from swin_dense.data.decoding import GOLDEN, SAMPLED, find_damage, sample
 from swin_dense.data.findings import Finding, some
 from swin_dense.data.images import BadImageError, Probe, probe
+from swin_dense.data.links import check_links, common_root
 from swin_dense.data.loading import read_stored
-from swin_dense.errors import UserError
 
 SECONDS = 3.5  # of the quick form, after which no more files are read
 BATCH = 16  # files between two looks at the clock
-GOLDEN = 0.6180339887498949
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp', '.gif')
 
 
@@ -45,6 +46,7 @@ def check_split(
     reduce_zero_label: bool,
     decode: bool,
     host_loads: bool = True,
+    resizes: Sequence[tuple[int, int]] = (),
 ) -> list[Finding]:
     """Check one split: pairs, suffixes, sizes, and labels against the classes.
 
@@ -54,14 +56,16 @@ def check_split(
         classes: names, in the order of the labels in the files.
         reduce_zero_label: whether label 0 is ignored and class i has label i + 1.
         decode: decode every image and every label map, with a progress bar. Otherwise image headers and label
-            maps are read for a few seconds, and where these are not enough a note says of how many.
+            maps are read for a few seconds, and where these are not enough a note says of how many; of the
+            images a few are decoded, the same each time.
         host_loads: whether the hosts' LoadImageFromFile loads the images, and not swin_dense.LoadImage.
+        resizes: sizes into which the pipeline fits images.
     """
     end = math.inf if decode else time.monotonic() + SECONDS
     for folder, key in ((images, 'img_path'), (labels, 'seg_map_path')):
         if not folder.is_dir():
             return [Finding('error', folder, f'data_prefix.{key}', 'the folder does not exist')]
-    image_files, label_files = _list(images), _list(labels)
+    (image_files, image_links), (label_files, label_links) = _list(images), _list(labels)
     found = _check_suffixes(images, labels, image_files, label_files, img_suffix, seg_map_suffix)
     pictures, maps = _stems(image_files, img_suffix), _stems(label_files, seg_map_suffix)
     paired = sorted(pictures.keys() & maps.keys())
@@ -75,7 +79,11 @@ def check_split(
     for read in reads:
         if read.label_map is not None:
             histogram.add(read.label, read.label_map)
-    found += [*_check_files(reads), *_check_kinds(reads, host_loads)]
+    found += [*_check_files(reads), *_check_pixels(reads, decode), *_check_kinds(reads, host_loads)]
+    shapes = [(read.image.name, read.probe.shown_size) for read in reads if read.probe]
+    found += check_sizes(images, [name for name, _ in shapes], [size for _, size in shapes], resizes)
+    root = common_root(labels, images)
+    found += [*check_links(root, images, image_links), *check_links(root, labels, label_links)]
     found += label_maps.findings(histogram, labels, complete=histogram.maps == len(paired))
     if len(reads) < len(paired):
         text = f'{len(reads)} of {len(paired)} pairs were read, evenly spread: the full check reads all'
@@ -83,9 +91,13 @@ def check_split(
     return found
 
 
-def _list(folder: Path) -> dict[str, int]:
-    """Bytes of each file below a folder by its relative name, hidden ones left out, as mmseg lists them."""
+def _list(folder: Path) -> tuple[dict[str, int], list[str]]:
+    """Bytes of each file below a folder by its relative name, hidden ones left out, as mmseg lists them.
+
+    Beside them the names of all symbolic links.
+    """
     files: dict[str, int] = {}
+    links: list[str] = []
     waiting, seen = [(str(folder), '')], set()
     while waiting:
         path, prefix = waiting.pop()
@@ -95,11 +107,13 @@ def _list(folder: Path) -> dict[str, int]:
         seen.add(real)
         with os.scandir(path) as entries:
             for entry in entries:
+                if entry.is_symlink():
+                    links.append(prefix + entry.name)
                 if entry.is_dir():
                     waiting.append((entry.path, f'{prefix}{entry.name}/'))
                 elif not entry.name.startswith('.') and entry.is_file():
                     files[prefix + entry.name] = entry.stat().st_size
-    return files
+    return files, sorted(links)
 
 
 def _stems(files: Iterable[str], suffix: str) -> dict[str, str]:
@@ -171,7 +185,7 @@ def _check_pairs(
         first = labels / (alone[0] + seg_map_suffix)
         text = f'image {images / pictures[alone[0]]} has no label map: training fails where it is drawn'
         others = some(pictures[stem] for stem in alone) if len(alone) > 1 else {}
-        found.append(Finding('error', first, '', text, **others))
+        found.append(Finding('error', first, '', text, **others, samples=True))
     unused = sorted(maps.keys() - pictures.keys())
     if unused:
         text = 'label maps without an image are not used'
@@ -189,31 +203,25 @@ def _read_all(pairs: Iterator[tuple[Path, Path]], count: int, decode: bool, end:
     """Read the pairs, all of them or as many as there is time for until ``end``, a few at least."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:
         if decode:
-            work = threads.map(_read_decoding, pairs)
-            yield from track(work, 'reading images and label maps', total=count, transient=True)
+            work = threads.map(_read, pairs)
+            yield from track(work, 'reading headers and label maps', total=count, transient=True)
             return
+        number = 0
         while batch := list(islice(pairs, BATCH)):
             yield from threads.map(_read, batch)
-            if time.monotonic() > end:
+            number += len(batch)
+            if number >= SAMPLED and time.monotonic() > end:  # so many are decoded
                 return
 
 
-def _read_decoding(pair: tuple[Path, Path]) -> _Read:
-    return _read(pair, decode=True)
-
-
-def _read(pair: tuple[Path, Path], decode: bool = False) -> _Read:
+def _read(pair: tuple[Path, Path]) -> _Read:
     image, label = pair
     found = label_map = None
     image_error = label_error = ''
     try:
         found = probe(image)
-        if decode:
-            read_stored(image)
     except BadImageError as error:
         image_error = str(error)
-    except UserError as error:
-        image_error = str(error).removeprefix(f'image {image}: ')
     try:
         label_map = label_maps.read(label)
     except BadImageError as error:
@@ -228,7 +236,7 @@ def _check_files(reads: list[_Read]) -> list[Finding]:
         for path, text in ((read.image, read.image_error), (read.label, read.label_error)):
             if text:
                 broken[text].append(path)
-    found = [label_maps.in_files('error', '', text, paths) for text, paths in broken.items()]
+    found = [label_maps.in_files('error', '', text, paths, True) for text, paths in broken.items()]
     differ = [read for read in reads if read.probe and read.label_map and _sizes(read)[0] != _sizes(read)[1]]
     if differ:
         first = min(differ, key=lambda read: read.label)
@@ -236,8 +244,22 @@ def _check_files(reads: list[_Read]) -> list[Finding]:
         turned = f' as its EXIF orientation {first.probe.orientation} shows it' if stored != shown else ''
         text = f'{label[0]} x {label[1]}, but image {first.image} is {shown[0]} x {shown[1]}{turned}'
         others = some(sorted(read.label.name for read in differ)) if len(differ) > 1 else {}
-        found.append(Finding('error', first.label, 'size', text, **others))
+        found.append(Finding('error', first.label, 'size', text, **others, samples=True))
     return found
+
+
+def _check_pixels(reads: list[_Read], decode: bool) -> list[Finding]:
+    """Images that can be opened, but not decoded whole: of all, or of the first that were read."""
+    good = [read for read in (reads if decode else reads[:SAMPLED]) if read.probe]
+    chosen = range(len(good)) if decode else sample([read.probe.width * read.probe.height for read in good])
+    title = 'decoding images' if decode else ''
+    damaged: dict[tuple[str, bool], list[Path]] = defaultdict(list)
+    for damage in find_damage([good[i].image for i in chosen], read_stored, title):
+        damaged[damage.text, damage.grave].append(damage.path)
+    return [
+        label_maps.in_files('error' if grave else 'warning', '', text, paths, True)
+        for (text, grave), paths in damaged.items()
+    ]
 
 
 def _sizes(read: _Read) -> tuple[tuple[int, int], ...]:

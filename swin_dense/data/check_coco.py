@@ -11,14 +11,14 @@ from operator import not_
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from swin_dense.data import coco_file, images
 from swin_dense.data.check_annotations import check_boxes, check_masks
 from swin_dense.data.coco import Split, class_missing
 from swin_dense.data.coco_file import Columns
+from swin_dense.data.decoding import find_damage, sample
 from swin_dense.data.findings import Finding, errors, some
+from swin_dense.data.links import check_links, common_root
 
 ALWAYS_PROBED = 2000  # images of which every header is read, however long it takes
 PROBE_SECONDS = 0.25  # for the headers of a larger set
@@ -35,7 +35,7 @@ def check_split(
 ) -> list[Finding]:
     """Check one annotation file and the images that it names.
 
-    The quick form reads headers of images, of a large set for a quarter of a second; nothing is decoded.
+    The quick form reads headers of images, of a large set for a quarter of a second, and decodes a few.
 
     Args:
         split: annotation file and image folder.
@@ -183,58 +183,74 @@ def _notes(
 def _check_files(split: Split, entries: list[dict], decode: bool) -> list[Finding]:
     path, field = split.annotations, 'images.file_name'
     names = [entry['file_name'] for entry in entries]
-    found = []
+    found: list[Finding] = []
     if len(set(names)) < len(names):
         repeated = [name for name, count in Counter(names).items() if count > 1]
         found.append(Finding('warning', path, field, 'files that several images name', **some(repeated)))
-    there = _present(split.images, names)
-    missing = [name for name, is_there in zip(names, there, strict=True) if not is_there]
+    there, links, odd = _present(split.images, names)
+    special = set(odd)
+    missing = [n for n, is_there in zip(names, there, strict=True) if not (is_there or n in special)]
     if missing:
         what = f'not in {split.images}, of {len(names)}'
-        found.append(Finding('error', path, field, what, **some(missing)))
+        found.append(Finding('error', path, field, what, **some(missing), samples=True))
+    if odd:
+        what = 'no files, but named pipes, sockets or devices'
+        found.append(Finding('error', split.images, '', what, **some(odd), samples=True))
+    found += check_links(common_root(path.parent, split.images), split.images, links)
     readable = [entry for entry, is_there in zip(entries, there, strict=True) if is_there]
     probed = _probe(split.images, readable, decode)
     if len(probed) < len(readable):
         opened = f'{len(probed)} of {len(readable)} images were opened, evenly spread'
-        what = f'{opened}; tools/check_data.py --decode opens them all'
+        what = f'{opened}; tools/check_data.py --decode opens and decodes them all'
         found.append(Finding('note', split.images, '', what))
-    return found + _unreadable(split, probed) + _check_sizes(split, probed)
+    found += _unreadable(split, probed) + _check_pixels(split, probed, decode)
+    return found + _check_sizes(split, probed)
 
 
 @coco_file.uncollected()
-def _present(root: Path, names: Sequence[str]) -> list[bool]:
-    """Whether each file is there: by listing folders, which asks the file system once for thousands."""
+def _present(root: Path, names: Sequence[str]) -> tuple[list[bool], list[str], list[str]]:
+    """Whether each file is there: by listing folders, which asks the file system once for thousands.
+
+    Beside that the names of symbolic links, and of what is no file at all: named pipes, sockets, devices.
+    """
     parts = [name.replace(os.sep, '/').rpartition('/') for name in names]
     listed: dict[str, set[str]] = {}
+    links: dict[str, set[str]] = {}
+    special: dict[str, set[str]] = {}
     for folder in {folder for folder, _, _ in parts}:
         try:
-            with os.scandir(root / folder) as entries:
-                listed[folder] = {entry.name for entry in entries}
+            with os.scandir(root / folder) as found:
+                entries = list(found)
         except (OSError, ValueError):
-            listed[folder] = set()
-    return [name in listed[folder] for folder, _, name in parts]
+            entries = []
+        listed[folder] = {entry.name for entry in entries}
+        others = [entry for entry in entries if not entry.is_file(follow_symlinks=False)]
+        links[folder] = {entry.name for entry in others if entry.is_symlink()}
+        special[folder] = {e.name for e in others if not e.is_symlink() and not e.is_dir()}
+    # a folder may be a link itself
+    linked = [name for name, (folder, _, last) in zip(names, parts, strict=True) if last in links[folder]]
+    linked += sorted(folder for folder in listed if folder and listed[folder])
+    odd = [name for name, (folder, _, last) in zip(names, parts, strict=True) if last in special[folder]]
+    there = [last in listed[folder] and last not in special[folder] for folder, _, last in parts]
+    return there, linked, odd
 
 
 Probed = list[tuple[dict, images.Probe | str]]
 
 
 def _probe(root: Path, entries: list[dict], decode: bool) -> Probed:
-    """Each image's entry with its header, or with what is wrong."""
+    """Each image's entry with its header, or what is wrong; of a large set not all, unless ``decode``."""
 
     def ask(entry: dict) -> tuple[dict, images.Probe | str]:
-        path = root / entry['file_name']
         try:
-            if decode:
-                images.decode(path)
-            return entry, images.probe(path)
+            return entry, images.probe(root / entry['file_name'])
         except images.BadImageError as error:
             return entry, str(error)
 
     order = np.random.default_rng(0).permutation(len(entries))  # wherever it stops, it is evenly spread
     answers = _ask_all(ask, (entries[i] for i in order))
     if decode:
-        bar = Console(stderr=True)
-        return list(track(answers, f'decoding {root}', total=len(entries), console=bar, transient=True))
+        return list(answers)
     end, probed = time.monotonic() + PROBE_SECONDS, []
     for answer in answers:
         probed.append(answer)
@@ -257,12 +273,35 @@ def _ask_all(ask: Callable, queue: Iterator[dict]) -> Iterator:
 
 
 def _unreadable(split: Split, probed: Probed) -> list[Finding]:
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[tuple[str, bool], list[str]] = {}
     for entry, answer in probed:
         if isinstance(answer, str):
-            reasons.setdefault(answer, []).append(entry['file_name'])
+            reasons.setdefault((answer, True), []).append(entry['file_name'])
+    return _by_reason(split, reasons)
+
+
+def _check_pixels(split: Split, probed: Probed, decode: bool) -> list[Finding]:
+    """Images that can be opened, but not decoded whole: of all, or of a sample that is the same each time."""
+    # not of those that there was time for
+    first = probed if decode else probed[:ALWAYS_PROBED]
+    headers = {e['file_name']: header for e, header in first if isinstance(header, images.Probe)}
+    names = sorted(headers)
+    if not decode:
+        names = [names[i] for i in sample([headers[name].width * headers[name].height for name in names])]
+    title = f'decoding {split.images}' if decode else ''
+    reasons: dict[tuple[str, bool], list[str]] = {}
+    paths = {split.images / name: name for name in names}
+    for damage in find_damage(list(paths), images.decode, title):
+        reasons.setdefault((damage.text, damage.grave), []).append(paths[damage.path])
+    return _by_reason(split, reasons)
+
+
+def _by_reason(split: Split, reasons: dict[tuple[str, bool], list[str]]) -> list[Finding]:
     return [
-        Finding('error', split.images, '', reason, **some(sorted(names))) for reason, names in reasons.items()
+        Finding(
+            'error' if grave else 'warning', split.images, '', reason, **some(sorted(names)), samples=True
+        )
+        for (reason, grave), names in reasons.items()
     ]
 
 

@@ -6,10 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.fileio import list_from_file
 
 from swin_dense.data.coco_file import read
-from swin_dense.data.fields import evaluators, head_classes, leaf_datasets, loaders, set_classes
+from swin_dense.data.fields import (
+    check_options,
+    evaluators,
+    head_classes,
+    leaf_datasets,
+    loaders,
+    named_classes,
+    refuse_code,
+    set_classes,
+)
 from swin_dense.errors import UserError
 
 # tried in this order below the root; {split} is train or val
@@ -117,16 +125,22 @@ def point_at(config: Config, root: Path) -> None:
                 metric['ann_file'] = str(find_annotations(root, 'val').absolute())
 
 
-def settle_classes(config: Config) -> None:
+def settle_classes(config: Config, options: Sequence[str] = ()) -> None:
     """Make data sets and heads agree on the classes.
 
     If the config names them (``metainfo.classes``), every annotation file must have them. If it does
     not, the annotation file of the first loader names them, and every head gets as many. Their order is
     that of this file.
 
+    Args:
+        config: changed in place.
+        options: the ``KEY=VALUE`` of the command line that are in it.
+
     Raises:
-        UserError: an annotation file is missing or broken, or lacks a class.
+        UserError: an annotation file is missing or broken, or lacks a class; or an option says otherwise.
+        UnsafeFileError: an annotation file would run code if it were opened.
     """
+    refuse_code(config)
     leaves = [leaf for loader in loaders(config).values() for leaf in leaf_datasets(loader['dataset'])]
     leaves = [leaf for leaf in leaves if str(leaf.get('type')).split('.')[-1] == 'CocoDataset']
     if not leaves:
@@ -143,6 +157,7 @@ def settle_classes(config: Config) -> None:
         for name in wanted:
             if name not in present:
                 raise UserError(f'{source}: {class_missing(name, present, path)}')
+    check_options(config, options, len(wanted), source)
     counts = head_classes(config.model)
     if named and counts - {len(wanted)}:
         raise UserError(
@@ -154,11 +169,3 @@ def settle_classes(config: Config) -> None:
     for leaf in leaves:
         leaf['metainfo'] = {**(leaf.get('metainfo') or {}), 'classes': wanted}
     set_classes(config.model, len(wanted))
-
-
-def named_classes(leaf: dict) -> tuple[str, ...] | None:
-    """The classes that a data set's config names, None for those of the annotation file."""
-    named = (leaf.get('metainfo') or {}).get('classes')
-    if isinstance(named, str):  # a file of names, or ('cat') for ('cat',)
-        return tuple(list_from_file(named)) if Path(named).is_file() else (named,)
-    return tuple(named) if named else None

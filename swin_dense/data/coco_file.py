@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import NamedTuple
 
 from swin_dense.data.findings import Finding, errors, some
-from swin_dense.errors import UserError
+from swin_dense.data.regular import other_kind
+from swin_dense.errors import UnsafeFileError, UserError
 
 # what training cannot do without, the first to be looked for first
 REQUIRED = {
@@ -23,6 +25,8 @@ LISTS = ('images', 'annotations', 'categories')
 IDS = ('id', 'image_id', 'category_id')
 BOM = '\ufeff'
 LARGE = 20_000_000  # characters
+PICKLES = ('.pkl', '.pickle')
+LONGEST = 2**63  # of whole numbers: NumPy holds none beyond, and no image or id needs it
 CHUNK = 500  # entries that are read before the next are looked at: they stay in the cache
 
 
@@ -68,7 +72,8 @@ def load(path: Path) -> tuple[dict, list[Finding]]:
     """As ``read``, with what is wrong as findings. With an error among them the content is not to be used.
 
     Raises:
-        UserError: the file is missing.
+        UserError: the file is missing, or no regular file.
+        UnsafeFileError: it is a pickle.
     """
     loaded = _cached(path)
     return loaded.content, list(loaded.findings)
@@ -80,9 +85,15 @@ def columns(path: Path) -> Columns:
 
 
 def _cached(path: Path) -> Loaded:
+    if path.suffix.lower() in PICKLES:
+        raise UnsafeFileError(
+            f'annotations {path} are refused: opening a pickle runs code that is in it; save them as JSON'
+        )
     try:
         state = path.stat()
-    except OSError as error:
+        if kind := other_kind(path):  # opening a named pipe would wait for ever
+            raise UserError(f'annotations {path} cannot be read as JSON: they are {kind}')
+    except (OSError, ValueError) as error:
         raise UserError(
             f'annotations {path} do not exist (looked for {path.absolute()}); try --data DIR'
         ) from error
@@ -196,6 +207,13 @@ def _no_ids(path: Path, name: str, fields: dict[str, list], kinds: dict[str, set
         if strange := types - {int, str, float}:
             wrong = some(i for i, value in enumerate(fields[key]) if type(value) in strange)
             yield Finding('error', path, f'{name}.{key}', 'no number and no text; positions', **wrong)
+        elif odd := [i for i, value in enumerate(fields[key]) if _is_odd(value)] if types - {int} else ():
+            what = 'NaN or infinite, which is equal to no other id; positions'
+            yield Finding('error', path, f'{name}.{key}', what, **some(odd))
+
+
+def _is_odd(value: object) -> bool:
+    return type(value) is float and not math.isfinite(value)
 
 
 def _repeated(path: Path, fields: dict[str, dict[str, list]]) -> list[Finding]:
@@ -225,15 +243,36 @@ def _names(path: Path, content: dict) -> list[Finding]:
         found.append(Finding('error', path, 'categories.name', 'no text; category ids', **some(wrong)))
     if found:
         return found
+    unwritable = [name for name in names if not _is_text(name)]
+    if unwritable:
+        what = 'half of a pair of surrogates, which no text can hold'
+        found.append(Finding('error', path, 'categories.name', what, **some(unwritable)))
+    unwritable = [entry['id'] for entry in content['images'] if not _is_text(entry['file_name'])]
+    if unwritable:
+        what = 'half of a pair of surrogates, which no file name has; image ids'
+        found.append(Finding('error', path, 'images.file_name', what, **some(unwritable)))
     repeated = _more_than_once(names)
     if repeated:
         what = 'names that more than one category has: labels would be counted twice'
         found.append(Finding('error', path, 'categories.name', what, **some(repeated)))
-    outside = [entry['file_name'] for entry in content['images'] if _leaves_folder(entry['file_name'])]
+    outside = [entry for entry in content['images'] if _leaves_folder(entry['file_name'])]
     if outside:
-        what = 'not a path below the image folder (no address, nothing absolute, no ..)'
-        found.append(Finding('error', path, 'images.file_name', what, **some(outside)))
+        where = f'of image id {outside[0]["id"]}: '
+        what = f'{where}not a path below the image folder (no address, nothing absolute, no ..)'
+        names = some(entry['file_name'] for entry in outside)
+        found.append(Finding('error', path, 'images.file_name', what, **names))
     return found
+
+
+def _is_text(name: str) -> bool:
+    """Whether a text can be written: JSON can state the halves of a pair of surrogates one by one."""
+    if name.isascii():
+        return True
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _leaves_folder(name: str) -> bool:
@@ -247,7 +286,8 @@ def _sizes(path: Path, images: list[dict]) -> list[Finding]:
     wrong = [
         image['id']
         for image in images
-        if not (type(image['width']) is type(image['height']) is int and image['width'] > 0 < image['height'])
+        if not (type(image['width']) is type(image['height']) is int and 0 < image['width'] < LONGEST)
+        or not 0 < image['height'] < LONGEST
     ]
     if not wrong:
         return []

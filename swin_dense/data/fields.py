@@ -1,8 +1,17 @@
 """Where a config names its data sets, evaluators and classes."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+
+from swin_dense.data.class_names import read_class_names
+from swin_dense.errors import UnsafeFileError, UserError
+
+# arguments of data sets and metrics that name a file, which mmengine reads by its suffix
+FILES = ('ann_file', 'proposal_file', 'seg_ann_file', 'label_file')
+RUNS_CODE = ('.pkl', '.pickle', '.yaml', '.yml')  # PyYAML, as mmengine calls it, builds any object
 
 
 def leaf_datasets(dataset: dict) -> list[dict]:
@@ -41,6 +50,67 @@ def head_classes(model: Any) -> set[int]:  # noqa: ANN401
     if isinstance(model, (list, tuple)):
         return set().union(*(head_classes(value) for value in model))
     return set()
+
+
+def named_classes(leaf: dict) -> tuple[str, ...] | None:
+    """The classes that a data set's config names, None for those of the annotation file."""
+    named = (leaf.get('metainfo') or {}).get('classes')
+    if isinstance(named, str):  # a file of names, or ('cat') for ('cat',)
+        return read_class_names(Path(named), 'metainfo.classes') if Path(named).is_file() else (named,)
+    return tuple(named) if named else None
+
+
+def check_options(config: Config, options: Sequence[str], count: int, source: str) -> None:
+    """What the command line says of the number of classes must be what the data have.
+
+    Called before ``set_classes``, which would replace it.
+
+    Args:
+        config: with the options in it.
+        options: ``KEY=VALUE`` each.
+        count: classes of the data.
+        source: says whence they are, for the message.
+
+    Raises:
+        UserError: an option gives a head another number of classes.
+    """
+    for option in options:
+        parts = option.partition('=')[0].split('.')
+        if parts[0] != 'model' or 'semantic_head' in parts:
+            continue
+        node = config
+        for part in parts:
+            node = node[int(part)] if isinstance(node, (list, tuple)) else node.get(part)
+        stated = {node} if parts[-1] == 'num_classes' else head_classes(node)
+        wrong = [number for number in stated if number != count]
+        if wrong:
+            raise UserError(
+                f'--cfg-options {option}: num_classes is {wrong[0]}, but {count} classes are in {source}: '
+                f'leave the option out, and the heads get {count}'
+            )
+
+
+def refuse_code(config: Config) -> None:
+    """Annotation and proposal files of a kind that runs code when it is opened are not opened.
+
+    Raises:
+        UnsafeFileError: the first that a loader or an evaluator names.
+    """
+    named = [
+        (f'{split}_dataloader.dataset', leaf)
+        for split, loader in loaders(config).items()
+        for leaf in leaf_datasets(loader['dataset'])
+    ]
+    for name in ('val_evaluator', 'test_evaluator'):
+        named += [(name, metric) for metric in evaluators(config, name)]
+    for where, part in named:
+        for key in FILES:
+            value = part.get(key)
+            if isinstance(value, str) and Path(value).suffix.lower() in RUNS_CODE:
+                raise UnsafeFileError(
+                    f'config {config.filename}: {where}.{key}: {value} is refused: opening a file of this '
+                    f'kind runs code that is in it; save it as JSON'
+                )
 
 
 def evaluators(config: Config, name: str) -> list[dict]:

@@ -1,7 +1,7 @@
 """What a check found in a data set: a table for people, JSON for programs, one line that stops a run."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from swin_dense.errors import UserError
+from swin_dense.printable import printable
 
 Severity = Literal['error', 'warning', 'note']
 COLOURS: dict[Severity, str] = {'error': 'red', 'warning': 'yellow', 'note': 'dim'}
@@ -27,6 +28,7 @@ class Finding:
         message: what is wrong and, where it is not plain, what follows and what mends it. No full stop.
         examples: annotation ids, image ids or file names, all of them or the first few.
         count: how many there are.
+        samples: whether it is single images or label maps, without which training can go on.
     """
 
     severity: Severity
@@ -35,6 +37,7 @@ class Finding:
     message: str
     examples: tuple[int | str, ...] = ()
     count: int = 1
+    samples: bool = False
 
     def line(self) -> str:
         """``file: field: message (3 of them: 17, 18, 40)``."""
@@ -50,6 +53,16 @@ def some(ids: Iterable[int | str]) -> dict[str, tuple | int]:
 
 def errors(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if finding.severity == 'error']
+
+
+def skippable(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings of a run that goes on without bad images: errors of single samples become warnings."""
+    return [
+        replace(finding, severity='warning', message=f'{finding.message}; left out')
+        if finding.samples and finding.severity == 'error'
+        else finding
+        for finding in findings
+    ]
 
 
 def stop_on_errors(findings: Sequence[Finding]) -> None:
@@ -70,14 +83,19 @@ def table(findings: Sequence[Finding]) -> Table:
         where = ': '.join(part for part in (str(finding.file), finding.field) if part)
         colour = COLOURS[finding.severity]
         rows.add_row(
-            f'[{colour}]{finding.severity}', escape(where), escape(finding.message + _examples(finding))
+            f'[{colour}]{finding.severity}',
+            escape(printable(where)),
+            escape(printable(finding.message + _examples(finding))),
         )
     return rows
 
 
 def as_json(findings: Sequence[Finding]) -> list[dict]:
     """The findings as JSON holds them."""
-    return [{**asdict(finding), 'file': str(finding.file)} for finding in findings]
+    shown = [{**asdict(finding), 'file': str(finding.file)} for finding in findings]
+    for finding in shown:
+        del finding['samples']  # of use to a run alone
+    return shown
 
 
 def _examples(finding: Finding) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from swin_dense.data.regular import other_kind
+
 MAX_PIXELS = 2**30  # OpenCV, with which the hosts load images, refuses more
 # no others: Pillow would run Ghostscript for some, and OpenCV knows few
 FORMATS = ('JPEG', 'PNG', 'BMP', 'WEBP', 'PPM', 'JPEG2000', 'GIF')
@@ -60,9 +62,11 @@ def probe(path: Path) -> Probe:
     """Read an image's header, and test whether the file ends where it should. Safe in threads.
 
     Raises:
-        BadImageError: the file is missing, empty, no image, cut off, or larger than ``MAX_PIXELS``.
+        BadImageError: the file is missing, empty, no file, no image, cut off, or larger than ``MAX_PIXELS``.
     """
     try:
+        if kind := other_kind(path):  # asked first: opening a named pipe waits for ever
+            raise BadImageError(f'the file cannot be read as an image: it is {kind}')
         with path.open('rb') as file:
             return _probe(file)
     except FileNotFoundError as error:

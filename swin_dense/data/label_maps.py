@@ -221,11 +221,11 @@ def _meaning(histogram: Histogram, label: int) -> str:
     return f'and is trained as class {histogram.classes[label - histogram.valid().start]!r}'
 
 
-def in_files(severity: str, where: str, message: str, paths: list[Path]) -> Finding:
+def in_files(severity: str, where: str, message: str, paths: list[Path], samples: bool = False) -> Finding:
     """A finding in the first of some files, that names the others."""
     ordered = sorted(paths)
     others = some(path.name for path in ordered) if len(ordered) > 1 else {}
-    return Finding(severity, ordered[0], where, message, **others)
+    return Finding(severity, ordered[0], where, message, **others, samples=samples)
 
 
 def _rest(items: list, text: str, value: Callable) -> list[Finding]:

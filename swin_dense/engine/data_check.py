@@ -12,8 +12,13 @@ from swin_dense.report import terminal
 WARNINGS = 5  # that are shown
 
 
-def check_before(config: Config, splits: Sequence[str]) -> None:
+def check_before(config: Config, splits: Sequence[str], skip_bad: bool = False) -> None:
     """Check what the loaders of ``splits`` read, once for all processes; warnings become lines.
+
+    Args:
+        config: as ``runs.ready_config`` returns it.
+        splits: the loaders that the run uses.
+        skip_bad: training goes on without bad images: they are warnings.
 
     Raises:
         UserError: the first error, in every process.
@@ -21,7 +26,7 @@ def check_before(config: Config, splits: Sequence[str]) -> None:
     found: list = [None]
     if is_main_process():
         try:
-            found = [check.check(config, decode=False, splits=splits)]
+            found = [check.check(config, decode=False, splits=splits, skip_bad=skip_bad)]
         except UserError as error:
             found = [error]
     coco_file.forget()

@@ -192,7 +192,7 @@ def with_metainfo(metainfo: dict) -> str:
 def test_the_file_of_the_command_line_comes_first(tmp_path: Path):
     root = data_set(tmp_path)
     (root / 'classes.txt').write_text('a\nb\nc\n')
-    (tmp_path / 'mine.txt').write_text('\n'.join(['sky', ' house ', '', 'tree', 'road']) + '\n')
+    (tmp_path / 'mine.txt').write_text('\n'.join(['sky', ' house ', 'tree', 'road']) + '\n')
     named = with_metainfo(dict(classes=('wall', 'sky'), palette=[[1, 2, 3], [4, 5, 6]]))
     config = settled(stock(tmp_path, named), root, tmp_path / 'mine.txt')
     assert names(config) == ('sky', 'house', 'tree', 'road')

@@ -196,6 +196,7 @@ def test_a_large_set_is_sampled(data: DataSet, monkeypatch: pytest.MonkeyPatch):
     (data.images / '11.jpg').write_bytes(b'')
     monkeypatch.setattr(check_ade20k, 'SECONDS', -1)
     monkeypatch.setattr(check_ade20k, 'BATCH', 4)
+    monkeypatch.setattr(check_ade20k, 'SAMPLED', 4)
     found = data.check()
     assert '4 of 12 pairs were read' in found[-1].message
     assert any('11.jpg' in finding.line() for finding in found), 'empty files come first'

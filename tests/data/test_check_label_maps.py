@@ -144,6 +144,7 @@ def test_zero_is_a_class_but_is_ignored(data: DataSet, monkeypatch: pytest.Monke
     relabel(data, 0, 1, 2)
     monkeypatch.setattr(check_ade20k, 'SECONDS', -1)
     monkeypatch.setattr(check_ade20k, 'BATCH', 1)
+    monkeypatch.setattr(check_ade20k, 'SAMPLED', 1)
     assert zero_finding(data, classes=background).severity == 'warning', 'one file proves nothing'
 
 
