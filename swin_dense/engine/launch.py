@@ -25,13 +25,14 @@ def set_timeout(config: Config) -> float:
     Raises:
         UserError: it is no number of seconds above 0.
     """
-    environment = config.setdefault('env_cfg', {})
-    distributed = environment.setdefault('dist_cfg', dict(backend='nccl'))
-    seconds = distributed.setdefault('timeout', TIMEOUT_SECONDS)
+    environment = config.get('env_cfg') or {}
+    distributed = {'backend': 'nccl', 'timeout': TIMEOUT_SECONDS, **(environment.get('dist_cfg') or {})}
+    seconds = distributed['timeout']
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float('inf'):
         raise UserError(
             f'config {config.filename}: env_cfg.dist_cfg.timeout={seconds!r} should be seconds, more than 0'
         )
+    config.env_cfg = {**environment, 'dist_cfg': distributed}
     return seconds
 
 

@@ -69,13 +69,14 @@ class SignsOfLife:
         self._sign = Sign(0, 0, platform.node(), os.getpid(), processes.started(os.getpid()))
         self._rounds = 0
         self._quiet = dict.fromkeys(range(ranks), 0)  # rounds without a new sign
-        self._left, self._asked = '', False
+        self._left, self._asked, self._silent = '', False, False
         self._first: bool | None = None
         self._woken, self._answered = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name='signs of life', daemon=True)
 
     def begin(self) -> None:
-        """Start the thread; it ends before the interpreter does, whose end it would crash."""
+        """Start the thread once all gave a sign; it ends before the interpreter, which it would crash."""
+        self._read()
         self._thread.start()
         atexit.register(self.leave, DONE)
 
@@ -83,13 +84,15 @@ class SignsOfLife:
         """Tell the others that this process ends, and why; only the first reason counts."""
         self._left = self._left or why
         self._woken.set()
-        self._thread.join(ANSWER_SECONDS)
+        if not self._silent:
+            self._thread.join(ANSWER_SECONDS)
 
     def refresh(self) -> dict[int, Sign] | None:
         """The signs as they are now; None if the store does not answer."""
         before, deadline = self._rounds, time.monotonic() + ANSWER_SECONDS
         while self._rounds < before + 2:  # one may have begun already
-            if time.monotonic() > deadline or not self._thread.is_alive():
+            self._silent = self._silent or time.monotonic() > deadline or not self._thread.is_alive()
+            if self._silent:
                 return None
             self._woken.set()
             time.sleep(0.02)
@@ -99,7 +102,7 @@ class SignsOfLife:
         """Whether no process has told yet why the run failed; the one that is answered True does."""
         self._asked = True
         self._woken.set()
-        if self._thread.is_alive():
+        if not self._silent and self._thread.is_alive():
             self._answered.wait(ANSWER_SECONDS)
         return self._first is not False
 

@@ -71,8 +71,8 @@ def worker_init(
 ) -> None:
     """Begin a worker: for ``DataLoader(worker_init_fn=partial(worker_init, inner=..., loading=...))``.
 
-    Ctrl-C, slurm and torchrun signal all processes, and the trainer needs its workers to end its iteration. So
-    a worker follows SIGTERM of the trainer alone. It dies with the trainer, also where that is killed, and
+    Ctrl-C, slurm and torchrun signal all processes, and the trainer needs its workers to end its iteration.
+    So a worker follows SIGTERM of the trainer alone. It dies with the trainer, also where that is killed, and
     where the worker is stopped or hangs (Linux; elsewhere torch's own watch, which needs a worker that runs).
 
     Args:
@@ -157,7 +157,7 @@ class WorkerWatch:
     def loading(self) -> list[str]:
         """What each worker that lives is loading."""
         return [
-            f'worker {worker} (process {pid}) {text}'
+            f'worker {worker} (process {pid}) loads {text}'
             for loading, _ in self._loaders
             for pid in loading.pids()
             if processes.alive(pid)
@@ -200,14 +200,14 @@ def worker_failure(error: BaseException, watch: WorkerWatch) -> FailedRunError |
     pid = next((pid for pid in pids if pid in watch.killed), pids[0])
     worker, sample = watch.of(pid) or (None, '')
     who = f'loader worker {"" if worker is None else worker} (process {pid})'.replace('  ', ' ')
-    while_loading = f' while it {sample.replace("loads", "loaded", 1)}' if sample else ''
+    while_loading = f', while it loaded {sample}' if sample else ''
     return FailedRunError(f'{who} {_how(pid, found, watch)}{while_loading}: {CANNOT_GO_ON}')
 
 
 def _how(pid: int, found: dict[str, str], watch: WorkerWatch) -> str:
     """How a worker ended."""
     if pid in watch.killed:
-        return f'was stopped for {STOPPED_SECONDS:.0f} s, and was killed,'
+        return f'was stopped for {STOPPED_SECONDS:.0f} s and had to be killed'
     if 'signal' in found:
         text = found['signal'].strip()
         names = {signal.strsignal(number): number.name for number in signal.Signals}
@@ -222,4 +222,4 @@ def _sample(dataset: Dataset, index: int) -> str:
     from swin_dense.data.failures import file_names
 
     names = [str(name) for name in file_names(dataset, index)][:SHOWN]
-    return f'loads sample {index}' + (f' ({", ".join(names)})' if names else '')
+    return f'sample {index}' + (f' ({", ".join(names)})' if names else '')
