@@ -21,7 +21,17 @@ def parse_args() -> argparse.Namespace:
     add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
     add('--work-dir', metavar='DIR', help='where the run is saved (work_dirs/CONFIG)')
     add('--checkpoint', metavar='FILE', help='weights of any Swin, or of a whole model, to start from')
-    add('--resume', nargs='?', const='', metavar='PATH', help='continue a run (newest of work dir)')
+    add(
+        '--resume',
+        nargs='?',
+        const='',
+        metavar='PATH|auto',
+        help='continue a run, bit for bit (newest of the work dir); auto: or start one if there is none',
+    )
+    add('--resume-anyway', action='store_true', help='continue with other settings, too')
+    add('--max-time', metavar='TIME', help='save and stop before this long has passed: 2h50m')
+    add('--skip-nan', type=int, default=0, metavar='N', help='go on after N iterations with NaN losses (0)')
+    add('--skip-bad', action='store_true', help='leave out images that cannot be read, and count them')
     add('--amp', choices=('bf16', 'fp16'), help='mixed precision')
     add('--no-scale-lr', action='store_true', help="keep the config's learning rate, whatever the batch")
     add('--tensorboard', action='store_true', help='log to TensorBoard too')
@@ -39,20 +49,24 @@ def main() -> None:
     hosts.prepare()
     from mmengine.device import get_device
 
-    from swin_dense.engine import config, runs
+    from swin_dense.engine import config, runs, signals
+    from swin_dense.engine.start import Start
 
+    begin = Start(args.checkpoint, args.resume, args.resume_anyway)
+    begin.check()
+    seconds = None if args.max_time is None else signals.parse_duration(args.max_time)
     recipe = runs.ready_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
     config.set_amp(recipe, args.amp, get_device())
     config.set_rate(recipe, not args.no_scale_lr, args.cfg_options)
     if args.tensorboard:
         config.add_tensorboard(recipe)
-    config.set_start(recipe, args.checkpoint, args.resume)
     if args.seed is not None:
         recipe.randomness = dict(seed=args.seed)
     if args.dry_run:
-        runs.dry_run(recipe, args.launcher, started)
+        runs.dry_run(recipe, args.launcher, started, begin)
     else:
-        runs.train(recipe, args.launcher)
+        limits = runs.Limits(seconds, args.skip_nan, args.skip_bad)
+        runs.train(recipe, args.launcher, begin, limits)
 
 
 if __name__ == '__main__':

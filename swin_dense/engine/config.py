@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, DictAction
 from mmengine.registry import DefaultScope, Registry, init_default_scope, root
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -95,38 +95,6 @@ def add_tensorboard(config: Config) -> None:
     backends = list(config.visualizer.get('vis_backends') or ())
     if not any(backend['type'] == 'TensorboardVisBackend' for backend in backends):
         config.visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]
-
-
-def set_start(config: Config, checkpoint: str | None, resume: str | None) -> None:
-    """Start from a file's weights, or continue a run.
-
-    Args:
-        config: changed in place.
-        checkpoint: a file of any Swin or of a whole model, in place of the config's pretrained weights.
-        resume: checkpoint of the run to continue, ``''`` for the newest of the work directory.
-    """
-    if checkpoint is not None and resume is not None:
-        raise UserError('--checkpoint starts a new run and --resume continues one: give one of them')
-    if checkpoint is not None or resume is not None:
-        _drop_pretrained(config.model)
-    if checkpoint is not None:
-        config.load_from = checkpoint
-    if resume is None:
-        return
-    if not resume:
-        pointer = Path(config.work_dir) / 'last_checkpoint'
-        if not pointer.is_file():
-            raise UserError(f'--resume: no run to continue in {config.work_dir} ({pointer} does not exist)')
-        resume = pointer.read_text().strip()
-    config.resume, config.load_from = True, resume
-
-
-def _drop_pretrained(model: ConfigDict) -> None:
-    """Weights that would be loaded, if they can be had at all, only to be replaced."""
-    if 'backbone' in model:
-        model.backbone.init_cfg = None
-    if 'pretrained' in model:  # mmseg's
-        model.pretrained = None
 
 
 def single_process_loaders(config: Config) -> None:

@@ -5,20 +5,30 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 
+from swin_dense import atomic
 from swin_dense.data import ade20k, coco
 from swin_dense.engine import config as configs
 from swin_dense.engine import dry_run as dry
+from swin_dense.engine import start
 from swin_dense.engine.data_check import check_before
+from swin_dense.engine.failures import told
+from swin_dense.engine.finite import FiniteHook
 from swin_dense.engine.hooks import HeaderHook, MetricsHook, PictureHook, ProgressHook
-from swin_dense.engine.launch import start_processes
+from swin_dense.engine.launch import set_timeout, start_processes
+from swin_dense.engine.lock import work_dir_lock
+from swin_dense.engine.loops import InterruptedEvaluationHook
 from swin_dense.engine.runner import Runner
+from swin_dense.engine.signals import StopRequest, TimeBudget
+from swin_dense.engine.start import Start
 from swin_dense.engine.val_loss import ValLossHook
+from swin_dense.engine.workers import WorkerWatch
 from swin_dense.errors import UserError
 from swin_dense.evaluate import ade20k as label_maps
 from swin_dense.evaluate import offline, online
@@ -79,23 +89,67 @@ def scoring_config(
     return config
 
 
-def train(config: Config, launcher: str = 'none') -> None:
-    """Train and evaluate; checkpoints, log, metrics, predictions and pictures go to ``config.work_dir``."""
-    online.keep_predictions(config, Path(config.work_dir))
-    with terminal.quiet_hosts():
-        _runner(config, launcher, ('train', 'val'), _hooks()).train()
+@dataclass(frozen=True)
+class Limits:
+    """When a training run ends before its schedule, and what it goes on after.
+
+    Attributes:
+        seconds: the run saves and stops before they have passed; None for no limit.
+        skip_nan: iterations with a loss or gradient that is not finite that are left out.
+        skip_bad: whether images that cannot be read are left out.
+    """
+
+    seconds: float | None = None
+    skip_nan: int = 0
+    skip_bad: bool = False
 
 
-def dry_run(config: Config, launcher: str = 'none', started: float | None = None) -> dry.Measured:
+FRESH, NO_LIMITS = Start(), Limits()
+
+
+def train(
+    config: Config,
+    launcher: str = 'none',
+    begin: Start = FRESH,
+    limits: Limits = NO_LIMITS,
+) -> None:
+    """Train and evaluate; checkpoints, log, metrics, predictions and pictures go to ``config.work_dir``.
+
+    Raises:
+        UserError: a mistake in what it was given, or another run holds the work directory.
+        StoppedError: a signal or the time budget stopped it; all is saved.
+        NotFiniteError, DiskFullError, FailedRunError: it cannot go on; the last checkpoint is intact.
+    """
+    work_dir = Path(config.work_dir)
+    budget = None if limits.seconds is None else TimeBudget(limits.seconds)
+    set_timeout(config)
+    with StopRequest(budget) as stop, WorkerWatch() as watch:
+        start_processes(launcher, config.env_cfg.dist_cfg)
+        make_folder(work_dir)
+        with work_dir_lock(work_dir), told(config, watch), terminal.quiet_hosts():
+            atomic.sweep(work_dir)
+            start.apply(config, begin, terminal.say)
+            online.keep_predictions(config, work_dir)
+            hooks = (*_hooks(), FiniteHook(limits.skip_nan), InterruptedEvaluationHook())
+            runner = _runner(config, launcher, ('train', 'val'), hooks)
+            runner.stop, runner.watch, runner.resume_anyway = stop, watch, begin.anyway
+            runner.train()
+
+
+def dry_run(
+    config: Config, launcher: str = 'none', started: float | None = None, begin: Start = FRESH
+) -> dry.Measured:
     """Build all of a training run, measure some iterations, and leave ``dry_run.png`` and ``dry_run.log``.
 
     Args:
         config: as ``ready_config`` returns it.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
         started: ``time.time()`` when the process began its work; now if None.
+        begin: where the run would begin.
     """
     work_dir = Path(config.work_dir)
-    work_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(work_dir)
+    start.apply(config, begin, terminal.say)
     hook = dry.DryRunHook(work_dir, started or time.time())
     with tempfile.TemporaryDirectory(prefix='.dry_run_', dir=work_dir) as scratch, terminal.quiet_hosts():
         config = copy.deepcopy(config)
@@ -104,6 +158,7 @@ def dry_run(config: Config, launcher: str = 'none', started: float | None = None
         if config.get('visualizer'):
             config.visualizer.name = scratch  # mmengine keeps one by name, and this one's folder will be gone
         runner = _runner(config, launcher, ('train', 'val'), (PictureHook(), ValLossHook(), hook))
+        runner.resume_anyway = begin.anyway
         try:
             runner.train()
             hook.report(runner)
@@ -180,13 +235,28 @@ def _hand_out(config: Config, out: Path) -> None:
     shutil.copyfile(next(path for path in written if path.is_file()), out)
 
 
+def make_folder(work_dir: Path) -> None:
+    """Make a work directory that can be written to.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work_dir):
+            pass
+    except OSError as error:
+        raise UserError(f'work directory {work_dir} cannot be written to: {error.strerror}') from error
+
+
 def _hooks() -> tuple[Hook, ...]:
     return HeaderHook(), ProgressHook(), MetricsHook(), PictureHook(), ValLossHook()
 
 
 def _runner(config: Config, launcher: str, splits: Sequence[str], hooks: Sequence[Hook]) -> Runner:
     config.launcher = launcher
-    start_processes(launcher)
+    set_timeout(config)
+    start_processes(launcher, config.env_cfg.dist_cfg)
     if 'train' in splits:
         configs.check_batch_norm(config, get_world_size())
     runner = Runner.from_cfg(config)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from swin_dense.checkpoints.load import load
 from swin_dense.checkpoints.report import Report
-from swin_dense.engine.config import set_start
+from swin_dense.engine import start
 from swin_dense.errors import UserError
 from tests.checkpoints import families, microsoft
 from tests.checkpoints.ways import DEMO
@@ -272,11 +272,12 @@ def test_an_averaged_model_starts_from_the_file_too(wrapper: str, tmp_path: Path
 
 
 def test_pretrained_weights_are_not_loaded_to_be_replaced():
-    for start in (('mine.pth', None), (None, 'mine.pth')):
-        config = Config(dict(model=dict(pretrained='a', backbone=dict(init_cfg=dict(checkpoint='b')))))
-        set_start(config, *start)
-        assert (config.model.pretrained, config.model.backbone.init_cfg) == (None, None)
-        assert config.load_from == 'mine.pth'
-    config = Config(dict(model=dict(type='SoftTeacher', detector=dict())))
-    set_start(config, 'mine.pth', None)
+    named = start.Start(checkpoint='mine.pth')
+    model = dict(pretrained='a', backbone=dict(init_cfg=dict(checkpoint='b')))
+    config = Config(dict(work_dir='never_made', model=model))
+    start.apply(config, named, print)
+    assert (config.model.pretrained, config.model.backbone.init_cfg) == (None, None)
+    assert config.load_from == 'mine.pth'
+    config = Config(dict(work_dir='never_made', model=dict(type='SoftTeacher', detector=dict())))
+    start.apply(config, named, print)
     assert config.model == dict(type='SoftTeacher', detector=dict())

@@ -232,22 +232,6 @@ def test_fp16_on_the_cpu(flat: str):
     assert message(configs.set_amp, configs.load(flat), 'fp16', 'cpu').startswith('--amp fp16 needs a GPU')
 
 
-def test_resume(tmp_path: Path):
-    backbone = dict(init_cfg=dict(checkpoint='https://example.com/swin.pth'))
-    config = Config(dict(work_dir=str(tmp_path), resume=False, load_from=None, model=dict(backbone=backbone)))
-    configs.set_start(config, None, None)
-    assert (config.resume, config.load_from) == (False, None)
-    assert config.model.backbone.init_cfg is not None
-    text = message(configs.set_start, config, None, '')
-    assert text.startswith(f'--resume: no run to continue in {tmp_path}')
-    (tmp_path / 'last_checkpoint').write_text('/runs/epoch_3.pth\n')
-    configs.set_start(config, None, '')
-    assert (config.resume, config.load_from) == (True, '/runs/epoch_3.pth')
-    configs.set_start(config, None, 'mine.pth')
-    assert (config.resume, config.load_from) == (True, 'mine.pth')
-    assert config.model.backbone.init_cfg is None, 'the run has its weights'
-
-
 def test_loaders_without_workers(flat: str):
     """Torch refuses persistent workers where there are none."""
     config = configs.load(

@@ -1,0 +1,116 @@
+"""Which checkpoint a run goes on from: the newest one that is whole, whatever else lies in its folder."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from swin_dense.checkpoints import files
+from swin_dense.engine import run_state
+from swin_dense.errors import UserError
+
+POINTER = 'last_checkpoint'
+STOPPED = 'stopped_iter_{}.pth'  # written when a run is told to stop
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint in a work directory.
+
+    Attributes:
+        path: the file.
+        iteration: how many iterations it has behind it.
+        problem: why it cannot be resumed, None if it can.
+        started: when its run was started, as seconds since 1970; 0 if it does not say.
+        seed: of its run, None if it does not say.
+    """
+
+    path: Path
+    iteration: int = 0
+    problem: str | None = None
+    started: float = 0.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The checkpoint to resume, and lines about what was passed over to get there."""
+
+    saved: Saved
+    notes: list[str] = field(default_factory=list)
+
+
+def look(path: Path) -> Saved:
+    """What a checkpoint file is; a file that is damaged, or no run's, has a ``problem``."""
+    try:
+        if path.is_symlink() or not path.is_file():
+            raise UserError(f'checkpoint {path} is no regular file')
+        files.check_whole(path)
+        content = files.read(path, mapped=True)
+    except UserError as error:
+        return Saved(path, problem=' '.join(str(error).split()))
+    meta, run = content.get('meta'), content.get(run_state.KEY)
+    numbers = [meta.get(key) for key in ('iter', 'epoch')] if isinstance(meta, dict) else [None]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        return Saved(path, problem=f'checkpoint {path} holds weights alone, not a run to resume')
+    lacking = [key for key in ('optimizer', 'message_hub', 'state_dict') if key not in content]
+    problem = f'checkpoint {path} holds no {lacking[0]}, so no run can go on from it' if lacking else None
+    started = run.get('started') if isinstance(run, dict) else 0.0
+    seed = meta.get('seed')
+    return Saved(path, numbers[0], problem, _number(started), seed if type(seed) is int else None)
+
+
+def checkpoints(work_dir: Path) -> list[Saved]:
+    """Every checkpoint of a folder, the newest first: of the run that was started last, by iteration."""
+    found = [look(path) for path in sorted(work_dir.glob('*.pth'))]
+    return sorted(found, key=lambda saved: (saved.started, saved.iteration), reverse=True)
+
+
+def newest(work_dir: Path) -> Choice:
+    """The checkpoint that ``--resume`` continues.
+
+    Raises:
+        UserError: there is none that is whole.
+    """
+    found = checkpoints(work_dir)
+    # the best ones hold no optimizer: they are no damage worth a line
+    usable = [saved for saved in found if saved.problem is None]
+    if not usable:
+        why = next((saved.problem for saved in found), f'{work_dir} holds no checkpoint')
+        raise UserError(f'--resume: no run to continue in {work_dir}: {why}')
+    chosen, named = usable[0], pointed_at(work_dir)
+    notes = [f'passed over: {saved.problem}' for saved in found if _is_damaged(saved)]
+    if named != chosen.path.name:
+        says = f'names {named!r}' if named else 'is missing or names no file of this folder'
+        notes.append(f'{work_dir / POINTER} {says}: going on from the newest whole checkpoint, {chosen.path}')
+    return Choice(chosen, notes)
+
+
+def of_file(path: str) -> Choice:
+    """The checkpoint that ``--resume PATH`` names: a file, or the newest of a folder.
+
+    Raises:
+        UserError: it is missing, damaged, or no run's.
+    """
+    if Path(path).is_dir():
+        return newest(Path(path))
+    saved = look(files.fetch(path))
+    if saved.problem:
+        raise UserError(saved.problem)
+    return Choice(saved)
+
+
+def pointed_at(work_dir: Path) -> str | None:
+    """The base name of the file that ``last_checkpoint`` names, None if that is no name of a file there."""
+    try:
+        name = Path((work_dir / POINTER).read_text(encoding='utf-8').strip()).name
+        return name if name and (work_dir / name).is_file() else None
+    except (OSError, ValueError):
+        return None
+
+
+def _is_damaged(saved: Saved) -> bool:
+    return saved.problem is not None and 'cannot be read' in saved.problem
+
+
+def _number(value: Any) -> float:  # noqa: ANN401
+    return float(value) if isinstance(value, (int, float)) else 0.0

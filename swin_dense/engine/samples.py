@@ -1,0 +1,77 @@
+"""A data set whose samples do not depend on who loads them, nor on what was loaded before.
+
+Augmentations draw from the global generators of Python, NumPy and torch. Each sample gets its own numbers, a
+function of (seed, pass over the data, index). So a worker process, a main process and a resumed run make
+the same sample, with the extra images of Mosaic and MixUp.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from swin_dense.engine.workers import Loading
+
+
+class Draw(int):
+    """The index of a sample, and in which pass over the data it is drawn."""
+
+    turn: int
+
+    def __new__(cls, index: int, turn: int) -> 'Draw':
+        draw = super().__new__(cls, index)
+        draw.turn = turn
+        return draw
+
+    def __getnewargs__(self) -> tuple[int, int]:
+        return int(self), self.turn
+
+
+class SeededSamples(Dataset):
+    """A data set with random numbers of its own for each sample. Every other attribute is the data set's.
+
+    Args:
+        dataset: of the host.
+        seed: of the run.
+        loading: learns what each worker loads.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, loading: Loading) -> None:
+        self._dataset, self._seed, self.loading = dataset, seed, loading
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        if name in ('_dataset', '_seed', 'loading'):  # not there yet while it is unpickled
+            raise AttributeError(name)
+        return getattr(self._dataset, name)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Any:  # noqa: ANN401
+        turn = index.turn if isinstance(index, Draw) else 0
+        self.loading.begin(index)
+        with random_numbers(self._seed, turn, int(index)):
+            sample = self._dataset[int(index)]
+        self.loading.end()
+        return sample
+
+
+@contextmanager
+def random_numbers(seed: int, turn: int, index: int) -> Iterator[None]:
+    """Seed the three generators on the CPU from three numbers, and put them back as they were."""
+    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    digest = hashlib.blake2b(f'{seed} {turn} {index}'.encode(), digest_size=20).digest()
+    random.seed(digest[:8])
+    np.random.seed(int.from_bytes(digest[8:12], 'little'))
+    torch.default_generator.manual_seed(int.from_bytes(digest[12:], 'little') >> 1)
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.default_generator.set_state(before[2])

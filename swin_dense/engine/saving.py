@@ -1,0 +1,69 @@
+"""A checkpoint on its way to the disk: whole or not at all, finite, and small enough for what is free."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.hooks import EMAHook, Hook
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from swin_dense.errors import DiskFullError
+
+MARGIN = 1.02  # of the tensors' bytes: names, logs and the zip's directory
+
+
+def expected_bytes(model: nn.Module, optimizers: list[Optimizer], hooks: list[Hook]) -> int:
+    """Bytes of a checkpoint, also before the first step, when the optimizer holds nothing yet.
+
+    Adam and its kin keep two values for a trained weight, SGD with momentum one.
+    """
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    copies = 1 + sum(isinstance(hook, EMAHook) for hook in hooks)
+    kept = 0
+    for optimizer in optimizers:
+        trained = sum(p.nbytes for group in optimizer.param_groups for p in group['params'])
+        defaults = optimizer.defaults
+        kept += trained * (2 if 'betas' in defaults else bool(defaults.get('momentum')))
+    return round(MARGIN * (copies * weights + kept))
+
+
+def check_space(folder: Path, path: Path, wanted: int) -> None:
+    """Refuse to begin what could not be saved.
+
+    Args:
+        folder: that exists, on the disk of ``path``.
+        path: the file that will be written.
+        wanted: its bytes.
+
+    Raises:
+        DiskFullError: fewer are free.
+    """
+    free = free_bytes(folder)
+    if free < wanted:
+        raise DiskFullError(path, wanted, free)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that are free on a folder's disk."""
+    return shutil.disk_usage(folder).free
+
+
+def not_finite(content: Mapping[str, Any]) -> str | None:
+    """The name of the first tensor of a checkpoint with NaN or infinity, None if there is none."""
+    looked_at = {key: content.get(key) for key in ('state_dict', 'ema_state_dict', 'optimizer')}
+    for name, tensor in _tensors(looked_at):
+        # the sum of finite values is finite unless it overflows, and needs no memory
+        if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
+            return name
+    return None
+
+
+def _tensors(node: Any, name: str = '') -> Iterator[tuple[str, Tensor]]:  # noqa: ANN401
+    if isinstance(node, Tensor):
+        yield name, node
+    elif isinstance(node, (dict, list, tuple)):
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        for key, value in items:
+            yield from _tensors(value, f'{name}.{key}' if name else str(key))
