@@ -1,24 +1,29 @@
 """Open checkpoint files without running anything that they contain."""
 
 import argparse
+import errno
 import io
 import pickletools
 import re
+import shutil
 import sys
 import warnings
 import zipfile
 from collections import Counter, OrderedDict
-from contextlib import suppress
+from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from swin_dense import atomic
+from swin_dense.checkpoints import archive
 from swin_dense.errors import UnsafeFileError, UserError
 
+PICKLE = b'\x80'  # the first byte of every binary pickle
 WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'module', 'ema_state_dict', 'model_ema')
 PREFIXES = ('module.', '_orig_mod.')  # of DataParallel, of torch.compile
 
@@ -77,16 +82,19 @@ def read(path: Path, mapped: bool = False) -> dict:
 
     Raises:
         UnsafeFileError: it names code to run.
-        UserError: it is damaged, or holds more than tensors and plain data.
+        UserError: it is damaged, or holds more than tensors and plain data, or tensors of a kind that are
+            no weights: sparse, quantized, without values.
     """
     try:
         if path.suffix == '.safetensors':
-            return load_file(path)
+            return _checked(load_file(path), path)
+        # only the zip format, torch's own since 1.6, can be mapped
+        mapped = archive.is_archive(path) and archive.check(path) and mapped
         with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of newer pickles and of TorchScript: an error follows
-            # only the zip format, torch's own since 1.6, can be mapped
-            mapped = mapped and zipfile.is_zipfile(path)
             content = torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
+    except UserError:
+        raise
     except Exception as error:  # a damaged file raises whatever its bytes happen to mean
         if code := _code_in(path, str(error)):
             raise UnsafeFileError(
@@ -99,7 +107,67 @@ def read(path: Path, mapped: bool = False) -> dict:
         ) from error
     if not isinstance(content, dict):
         raise UserError(f'checkpoint {path} holds a {type(content).__name__}, not a dict of tensors')
+    return _checked(content, path)
+
+
+def check_whole(path: Path) -> None:
+    """Read a checkpoint once in little memory, to know whether it is what was written.
+
+    A zip archive's records have checksums. Of safetensors the sizes are known, and of torch's older format
+    nothing but how it begins.
+
+    Raises:
+        UserError: it is not; or it cannot be read.
+    """
+    try:
+        if path.suffix == '.safetensors':
+            with safe_open(path, 'pt'):
+                return
+        if archive.is_archive(path):
+            archive.check(path)
+            return
+        with path.open('rb') as file:
+            if file.read(1) == PICKLE:
+                return
+    except (OSError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
+        raise UserError(f'checkpoint {path} cannot be read safely: {error}') from error
+    raise UserError(f'checkpoint {path} cannot be read safely: it is empty, or of no known format')
+
+
+def _checked(content: dict, path: Path) -> dict:
+    """The content, if its meta data are names with values and its tensors have values in a plain layout."""
+    meta = content.get('meta')
+    if meta is not None and not isinstance(meta, (dict, Tensor)):
+        raise UserError(f'checkpoint {path}: meta is {meta!r:.40}, not a dict of what the file is')
+    for name, tensor in _tensors(content):
+        if kind := _kind(tensor):
+            raise UserError(f'checkpoint {path}: {name} is a {kind} tensor, and no model is filled from it')
     return content
+
+
+def _tensors(node: object, name: str = '') -> Iterator[tuple[str, Tensor]]:
+    if isinstance(node, Tensor):
+        yield name, node
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            yield from _tensors(value, f'{name}.{key}' if name else str(key))
+    elif isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            yield from _tensors(value, f'{name}.{i}')
+
+
+def _kind(tensor: Tensor) -> str | None:
+    """What is special about a tensor; None if it is plain numbers."""
+    if tensor.is_meta:
+        return 'meta (without values)'
+    if tensor.layout != torch.strided:
+        return f'sparse ({tensor.layout})'
+    if tensor.is_quantized:
+        return 'quantized'
+    if tensor.is_nested:
+        return 'nested'
+    # of eight bits or fewer: they lack their scales, and torch neither sums nor compares them
+    return str(tensor.dtype) if tensor.is_floating_point() and tensor.itemsize < 2 else None
 
 
 def _code_in(path: Path, message: str) -> str | None:
@@ -149,22 +217,23 @@ def write(path: Path, tensors: dict[str, Tensor], wrapper: str | None) -> None:
     """Save tensors: as safetensors if the name ends so, else by ``torch.save``, below ``wrapper`` if given.
 
     Raises:
-        UserError: the file cannot be written.
+        DiskFullError: the disk is full; what was there before is intact.
+        UserError: the file cannot be written for another reason.
     """
-    partial = path.with_name(f'{path.name}.partial')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == '.safetensors':
-            save_file(_apart(tensors), partial, metadata={'format': 'pt'})
-        else:
-            torch.save({wrapper: tensors} if wrapper else tensors, partial)
-        partial.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch's own is a RuntimeError
-        reason = str(error).split('\n')[0]
-        raise UserError(f'{path} cannot be written: {reason}') from error
-    finally:
-        with suppress(OSError):
-            partial.unlink()
+    with atomic.replacing(path) as partial:
+        try:
+            if path.suffix == '.safetensors':
+                save_file(_apart(tensors), partial, metadata={'format': 'pt'})
+            else:
+                torch.save({wrapper: tensors} if wrapper else tensors, partial)
+        except (RuntimeError, SafetensorError) as error:  # torch's own for what the system refuses
+            code = _system_error(partial, sum(tensor.nbytes for tensor in tensors.values()))
+            raise OSError(code, str(error).split('\n')[0]) from error
+
+
+def _system_error(path: Path, wanted: int) -> int:
+    """Why a library could not write a file of so many bytes: the disk is full, or another reason."""
+    return errno.ENOSPC if shutil.disk_usage(path.parent).free < wanted else errno.EIO
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

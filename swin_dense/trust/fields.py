@@ -77,8 +77,8 @@ FIELDS: dict[str, str] = {
 ANY_VALUE = ('custom_imports', 'imports', '_base_', 'backend_args', 'file_client_args')  # not only strings
 LOCAL_BACKENDS = ('local', 'disk')
 # what names a file, an address or a program wherever it stands
-_SUFFIXES = 'pkl pickle pth pt bin ckpt npy npz yaml yml json py pyc so dll txt csv gz bz2 xz zip tar h5 hdf5 safetensors onnx'
-_FILE = re.compile(r'[/\\:~\x00-\x1f]|\.\.|\.(?:' + '|'.join(_SUFFIXES.split()) + r')$', re.IGNORECASE)
+_SUFFIXES = 'pkl|pickle|pth|pt|bin|ckpt|npy|npz|yaml|yml|json|py|pyc|so|dll|txt|csv|gz|bz2|xz|zip|tar|h5|onnx'
+_FILE = re.compile(r'[/\\:~\x00-\x1f]|\.\.|\.(?:' + _SUFFIXES + r')$', re.IGNORECASE)
 WEIGHTS_OF_RUNS = ('load_from', 'resume')  # read by us, and safely
 
 

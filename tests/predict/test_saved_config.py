@@ -8,8 +8,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from swin_dense.errors import UnsafeFileError, UserError
 from swin_dense import trust
+from swin_dense.errors import UnsafeFileError, UserError
 from tests.predict.conftest import CONFIGS, ROOT, TASKS, Made, config_of, text_of
 
 RECIPES = ('cascade_mask_rcnn_swin_b.py', 'upernet_swinv2_b.py')

@@ -1,0 +1,97 @@
+"""What must be true of the zip archive that ``torch.save`` writes, before anything is read of it."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+from swin_dense.errors import UserError
+
+MAGIC = b'PK\x03\x04'
+HEADER = 30  # bytes of a record's own header, before its name and its padding
+CHUNK = 2**22  # bytes read at a time
+GROWTH, SLACK = 4, 2**24  # an archive may unpack to so many times its size, and so many bytes more
+
+
+def is_archive(path: Path) -> bool:
+    """Whether torch would read the file as a zip archive, and not as its older format."""
+    with path.open('rb') as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def check(path: Path) -> bool:
+    """Read the whole archive once, in little memory, and compare every record with its CRC32.
+
+    An archive whose records all lack theirs, as torch writes on demand, is taken as it is.
+
+    Returns:
+        Whether its records are stored as they are, so that they can be mapped into memory.
+
+    Raises:
+        UserError: a record is damaged, records overlap, or they unpack to far more than the file.
+        zipfile.BadZipFile: it is no zip archive, or its list of records is damaged.
+    """
+    with path.open('rb') as file, zipfile.ZipFile(file) as archive:
+        records = [record for record in archive.infolist() if not record.is_dir()]
+        _check_sizes(path, records)
+        _check_places(path, file, records, archive.start_dir)
+        wrong, right = [], 0
+        for record in records:
+            if not record.file_size:
+                continue
+            if _crc32(file, archive, record) == record.CRC:
+                right += 1
+            else:
+                wrong.append(record.filename)
+    if wrong and right:
+        raise UserError(
+            f'checkpoint {path} is damaged: its record {wrong[0]} is not what was written (CRC32)'
+        )
+    return all(record.compress_type == zipfile.ZIP_STORED for record in records)
+
+
+def _check_sizes(path: Path, records: list[zipfile.ZipInfo]) -> None:
+    size, unpacked = path.stat().st_size, sum(record.file_size for record in records)
+    if unpacked > GROWTH * size + SLACK:
+        raise UserError(
+            f'checkpoint {path} is refused: its {size} bytes unpack to {unpacked}, and torch.save packs none'
+        )
+
+
+def _check_places(path: Path, file: BinaryIO, records: list[zipfile.ZipInfo], end: int) -> None:
+    """No record may begin before the one in front of it ends: the same bytes would be read many times."""
+    for record in sorted(records, key=lambda record: record.header_offset, reverse=True):
+        if _start(file, record) + record.compress_size > end:
+            raise UserError(f'checkpoint {path} is damaged: its record {record.filename} overlaps another')
+        end = record.header_offset
+
+
+def _start(file: BinaryIO, record: zipfile.ZipInfo) -> int:
+    """Where a record's bytes begin: after its own header, whose padding the list of records does not tell."""
+    file.seek(record.header_offset)
+    header = file.read(HEADER)
+    if header[:4] != MAGIC or len(header) < HEADER:
+        raise zipfile.BadZipFile(f'the record {record.filename} has no header')
+    name, padding = (int.from_bytes(header[i : i + 2], 'little') for i in (26, 28))
+    return record.header_offset + HEADER + name + padding
+
+
+def _crc32(file: BinaryIO, archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> int | None:
+    """The CRC32 of what a record holds; None if it cannot be unpacked, or ends early."""
+    if record.compress_type != zipfile.ZIP_STORED:
+        try:
+            with archive.open(record) as unpacked:
+                while unpacked.read(CHUNK):
+                    pass
+        except (zipfile.BadZipFile, zlib.error, EOFError):
+            return None
+        return record.CRC  # zipfile has compared it
+    file.seek(_start(file, record))
+    buffer, left, value = memoryview(bytearray(min(CHUNK, record.file_size))), record.file_size, 0
+    while left:
+        count = file.readinto(buffer[: min(left, len(buffer))])
+        if not count:
+            return None
+        value = zlib.crc32(buffer[:count], value)
+        left -= count
+    return value
