@@ -12,6 +12,7 @@ from pathlib import Path
 
 PROC = Path('/proc')
 STOPPED = 'T'  # by SIGSTOP or Ctrl-Z; a debugger's is 't'
+END_SECONDS = 5.0  # that children may take to end before they are killed
 DEAD = ('Z', 'X')  # a zombie is dead: its parent has only not asked how it ended
 
 
@@ -70,14 +71,13 @@ def no_children_left() -> Iterator[None]:
         end_children(before)
 
 
-def end_children(spared: Collection[int] = (), seconds: float = 5.0) -> list[int]:
+def end_children(spared: Collection[int] = ()) -> list[int]:
     """Ask the children of this process to end, and kill those that do not.
 
     A loader's worker ends at once. One that is stopped, or hangs in a file, is killed.
 
     Args:
         spared: ids of processes to leave alone.
-        seconds: how long they may take before they are killed.
 
     Returns:
         The ids of those that had to be killed.
@@ -88,9 +88,9 @@ def end_children(spared: Collection[int] = (), seconds: float = 5.0) -> list[int
     family = {pid: started(pid) for pid in pids if pid is not None}
     with _no_news_of_children():
         _signal(family, signal.SIGTERM)
-        left = _wait(family, seconds)
+        left = _wait(family)
         _signal(left, getattr(signal, 'SIGKILL', signal.SIGTERM))
-        _wait(left, seconds)
+        _wait(left)
     return list(left)
 
 
@@ -107,9 +107,9 @@ def _no_news_of_children() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def _wait(family: Mapping[int, int | None], seconds: float) -> dict[int, int | None]:
+def _wait(family: Mapping[int, int | None]) -> dict[int, int | None]:
     """Wait until the processes are gone; returns those that are not, at once if all of them are stopped."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + END_SECONDS
     while True:
         active_children()  # takes notice of the end of those that are multiprocessing's
         left = {pid: start for pid, start in family.items() if alive(pid, start)}

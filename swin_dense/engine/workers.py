@@ -14,6 +14,7 @@ from types import TracebackType
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from swin_dense.data.failures import file_names
 from swin_dense.engine import processes
 from swin_dense.engine.ranks import CANNOT_GO_ON, chain
 from swin_dense.errors import FailedRunError
@@ -219,7 +220,5 @@ def _how(pid: int, found: dict[str, str], watch: WorkerWatch) -> str:
 
 
 def _sample(dataset: Dataset, index: int) -> str:
-    from swin_dense.data.failures import file_names
-
-    names = [str(name) for name in file_names(dataset, index)][:SHOWN]
+    names = file_names(dataset, index)[:SHOWN]
     return f'sample {index}' + (f' ({", ".join(names)})' if names else '')
