@@ -14,9 +14,11 @@ class UserError(Exception):
 
     Attributes:
         status: exit status of the tool.
+        told: whether another process of the run has printed it already.
     """
 
     status = 2
+    told = False
 
 
 class UnsafeFileError(UserError):
@@ -76,7 +78,9 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print('error: ' + _told(error), file=sys.__stderr__)
+        start = '' if isinstance(error, StoppedError) else 'error: '
+        if not error.told:
+            print(start + _told(error), file=sys.__stderr__)
         sys.exit(error.status)
 
 

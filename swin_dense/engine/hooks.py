@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from swin_dense.data.failures import LeftOut
 from swin_dense.engine import header
 from swin_dense.engine.config import task
 from swin_dense.engine.runner import Runner
@@ -53,6 +54,8 @@ class ProgressHook(Hook):
             end = min(begin + interval, runner.max_iters)
             self._start(f'iterations {begin + 1}-{end}', end - begin)
             self.done = runner.iter - begin
+            return
+        self.done = batch_idx  # of an epoch that was resumed in its middle
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: dict | None = None
@@ -121,6 +124,20 @@ class ProgressHook(Hook):
         if self.bar is not None:
             self.bar.stop()
         self.bar, self.total = None, 0
+
+
+class SkipBadHook(Hook):
+    """Lets a run go on without the images that cannot be read, and says in the end how many they were."""
+
+    def before_run(self, runner: Runner) -> None:
+        self.left_out = LeftOut(Path(runner.work_dir))
+        if is_main_process() and not runner._resume:
+            self.left_out.begin()
+        runner.train_loop.dataloader.dataset.left_out = self.left_out
+
+    def after_run(self, runner: Runner) -> None:
+        if summary := self.left_out.summary():
+            terminal.say(summary)
 
 
 class MetricsHook(Hook):

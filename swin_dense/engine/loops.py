@@ -58,6 +58,8 @@ class _Resumable:
             self.runner.leave_evaluation()
             self.runner.save_and_stop(interrupted.reason)
         run_state.set_random_states(before)
+        if self.runner.stop is not None and self.runner.stop.budget is not None:
+            self.runner.stop.budget.rested()
 
     def _evaluate_if_due(self, done: int, last: int) -> None:
         """After ``done`` of ``last`` epochs or iterations."""

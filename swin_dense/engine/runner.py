@@ -27,9 +27,9 @@ from swin_dense.engine.checkpoint import CheckpointHook, point_at
 from swin_dense.engine.loops import EpochLoop, IterLoop
 from swin_dense.engine.order import ExactLoader, exact
 from swin_dense.engine.resume import STOPPED
-from swin_dense.engine.signals import StopRequest, stopped
+from swin_dense.engine.signals import OUT_OF_TIME, StopRequest, stopped
 from swin_dense.engine.workers import WorkerWatch
-from swin_dense.errors import DiskFullError, NotFiniteError, UnsafeFileError, UserError
+from swin_dense.errors import DiskFullError, NotFiniteError, StoppedError, UnsafeFileError, UserError
 from swin_dense.models.channels import check_channels
 from swin_dense.report.terminal import say
 
@@ -241,6 +241,7 @@ class Runner(MMEngineRunner):
             DiskFullError: the disk is full.
             NotFiniteError: a tensor holds NaN or infinity: nothing is written.
         """
+        begun = time.monotonic()
         self._gathered = run_state.gathered(self._inner_model(), self.optim_wrapper)
         save = partial(
             super().save_checkpoint,
@@ -261,6 +262,10 @@ class Runner(MMEngineRunner):
             except DiskFullError as error:
                 free = saving.free_bytes(path.parent)
                 raise DiskFullError(path, self._checkpoint_bytes(), free) from error
+        if save_optimizer and meta:  # the best checkpoints are weights alone
+            self._saved_at = meta.get('iter')
+        if self.stop is not None and self.stop.budget is not None:
+            self.stop.budget.saved(time.monotonic() - begun)
 
     def call_hook(self, fn_name: str, **arguments: Any) -> None:  # noqa: ANN401  mmengine's signature
         """Call the hooks; a checkpoint gets the state of the run first, and is looked at last."""
@@ -316,13 +321,16 @@ class Runner(MMEngineRunner):
     def save_and_stop(self, reason: int) -> None:
         """Save the run as it is, unless it is saved already, and stop it."""
         path = Path(self.work_dir) / STOPPED.format(self.iter)
+        where = f'after {self.iter} iterations; --resume goes on from there'
         if self._saved_at != self.iter:
             meta = dict(epoch=self.epoch, iter=self.iter)
             self.save_checkpoint(self.work_dir, path.name, meta=meta, by_epoch=False)
             if is_main_process():
                 point_at(path.parent, path)
         self.call_hook('after_run')
-        raise stopped(reason, f'after {self.iter} iterations; --resume goes on from there')
+        if reason == OUT_OF_TIME:
+            raise StoppedError(f'stopped by --max-time {where}', 0)
+        raise stopped(reason, where)
 
     def _checkpoint_bytes(self) -> int:
         wrappers = self.optim_wrapper if isinstance(self.optim_wrapper, OptimWrapper) else None

@@ -4,7 +4,8 @@ import copy
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from swin_dense.engine import start
 from swin_dense.engine.data_check import check_before
 from swin_dense.engine.failures import told
 from swin_dense.engine.finite import FiniteHook
-from swin_dense.engine.hooks import HeaderHook, MetricsHook, PictureHook, ProgressHook
+from swin_dense.engine.hooks import HeaderHook, MetricsHook, PictureHook, ProgressHook, SkipBadHook
 from swin_dense.engine.launch import set_timeout, start_processes
 from swin_dense.engine.lock import work_dir_lock
 from swin_dense.engine.loops import InterruptedEvaluationHook
@@ -29,7 +30,7 @@ from swin_dense.engine.signals import StopRequest, TimeBudget
 from swin_dense.engine.start import Start
 from swin_dense.engine.val_loss import ValLossHook
 from swin_dense.engine.workers import WorkerWatch
-from swin_dense.errors import UserError
+from swin_dense.errors import DiskFullError, UserError
 from swin_dense.evaluate import ade20k as label_maps
 from swin_dense.evaluate import offline, online
 from swin_dense.report import terminal
@@ -62,11 +63,11 @@ def ready_config(
             raise UserError('--classes is for segmentation: a COCO annotation file names its classes itself')
         if data is not None:
             coco.point_at(config, data)
-        coco.settle_classes(config)
+        coco.settle_classes(config, options)
     else:
         if data is not None:
             ade20k.point_at(config, data)
-        ade20k.settle_classes(config, data, classes)
+        ade20k.settle_classes(config, data, classes, options)
     configs.single_process_loaders(config)
     return config
 
@@ -126,12 +127,14 @@ def train(
     with StopRequest(budget) as stop, WorkerWatch() as watch:
         start_processes(launcher, config.env_cfg.dist_cfg)
         make_folder(work_dir)
-        with work_dir_lock(work_dir), told(config, watch), terminal.quiet_hosts():
+        with work_dir_lock(work_dir), told(config, watch), full_disk_told(work_dir), terminal.quiet_hosts():
             atomic.sweep(work_dir)
             start.apply(config, begin, terminal.say)
             online.keep_predictions(config, work_dir)
-            hooks = (*_hooks(), FiniteHook(limits.skip_nan), InterruptedEvaluationHook())
-            runner = _runner(config, launcher, ('train', 'val'), hooks)
+            hooks = [*_hooks(), FiniteHook(limits.skip_nan), InterruptedEvaluationHook()]
+            if limits.skip_bad:
+                hooks.append(SkipBadHook())
+            runner = _runner(config, launcher, ('train', 'val'), hooks, limits.skip_bad)
             runner.stop, runner.watch, runner.resume_anyway = stop, watch, begin.anyway
             runner.train()
 
@@ -182,8 +185,12 @@ def test(config: Config, checkpoint: str, launcher: str = 'none', out: Path | No
     """
     config.load_from, config.resume = checkpoint, False
     online.keep_predictions(config, Path(config.work_dir))
-    with terminal.quiet_hosts():
-        metrics = _runner(config, launcher, ('test',), _hooks()).test()
+    with WorkerWatch() as watch, told(config, watch), full_disk_told(Path(config.work_dir)):
+        make_folder(Path(config.work_dir))
+        with terminal.quiet_hosts():
+            runner = _runner(config, launcher, ('test',), _hooks())
+            runner.watch = watch
+            metrics = runner.test()
     if out is not None and is_main_process():
         _hand_out(config, out)
         terminal.say(f'predictions written to {out}')
@@ -249,18 +256,32 @@ def make_folder(work_dir: Path) -> None:
         raise UserError(f'work directory {work_dir} cannot be written to: {error.strerror}') from error
 
 
+@contextmanager
+def full_disk_told(work_dir: Path) -> Iterator[None]:
+    """A disk that fills up while a log or a result is written ends a run in one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in atomic.NO_SPACE:
+            raise
+        path = Path(error.filename) if error.filename else work_dir
+        raise DiskFullError(path, 0, shutil.disk_usage(work_dir).free) from error
+
+
 def _hooks() -> tuple[Hook, ...]:
     return HeaderHook(), ProgressHook(), MetricsHook(), PictureHook(), ValLossHook()
 
 
-def _runner(config: Config, launcher: str, splits: Sequence[str], hooks: Sequence[Hook]) -> Runner:
+def _runner(
+    config: Config, launcher: str, splits: Sequence[str], hooks: Sequence[Hook], skip_bad: bool = False
+) -> Runner:
     config.launcher = launcher
     set_timeout(config)
     start_processes(launcher, config.env_cfg.dist_cfg)
     if 'train' in splits:
         configs.check_batch_norm(config, get_world_size())
     runner = Runner.from_cfg(config)
-    check_before(config, splits)  # now that the processes know one another
+    check_before(config, splits, skip_bad)  # now that the processes know one another
     for hook in hooks:
         runner.register_hook(hook)
     return runner

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from swin_dense.data.failures import LeftOut, load, stand_ins
 from swin_dense.engine.workers import Loading
+from swin_dense.errors import UserError
 
 
 class Draw(int):
@@ -39,13 +41,17 @@ class SeededSamples(Dataset):
         dataset: of the host.
         seed: of the run.
         loading: learns what each worker loads.
+
+    Attributes:
+        left_out: where bad images are noted that the run goes on without; None where they end it.
     """
 
     def __init__(self, dataset: Dataset, seed: int, loading: Loading) -> None:
         self._dataset, self._seed, self.loading = dataset, seed, loading
+        self.left_out: LeftOut | None = None
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        if name in ('_dataset', '_seed', 'loading'):  # not there yet while it is unpickled
+        if name in ('_dataset', '_seed', 'loading', 'left_out'):  # not there yet while it is unpickled
             raise AttributeError(name)
         return getattr(self._dataset, name)
 
@@ -53,10 +59,31 @@ class SeededSamples(Dataset):
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Any:  # noqa: ANN401
+        """A sample.
+
+        Raises:
+            UserError: names the file that is bad; where bad ones are left out, too many in a row are.
+        """
         turn = index.turn if isinstance(index, Draw) else 0
+        try:
+            return self._load(turn, int(index))
+        except UserError as error:
+            if self.left_out is None:
+                raise
+            self.left_out.add(error)
+            last = error
+        for other in stand_ins(self._seed, turn, int(index), len(self)):
+            try:
+                return self._load(turn, other)
+            except UserError as error:
+                self.left_out.add(error)
+                last = error
+        raise last
+
+    def _load(self, turn: int, index: int) -> Any:  # noqa: ANN401
         self.loading.begin(index)
-        with random_numbers(self._seed, turn, int(index)):
-            sample = self._dataset[int(index)]
+        with random_numbers(self._seed, turn, index):
+            sample = load(self._dataset, index)
         self.loading.end()
         return sample
 
