@@ -157,9 +157,7 @@ class _Job:
         if self.done.note:
             terminal.say(self.done.note)
         if taken := self.count(sources):
-            terminal.say(
-                f'{self.done.path}: {taken} of {len(sources)} files are done already, and taken over'
-            )
+            terminal.say(f'{self.done.path}: {taken} of {len(sources)} files are done, and taken over')
 
     def count(self, sources: Sequence[Source]) -> int:
         """How many images and videos are done."""
