@@ -193,8 +193,9 @@ def test_a_whole_run_that_was_stopped_goes_on(start: Callable[..., Trainer]) -> 
 
 @pytest.mark.slow
 def test_spawned_workers_are_the_same(start: Callable[..., Trainer]) -> None:
-    process, pids, wait = start(hangs=12, method='spawn')
-    os.killpg(process.pid, signal.SIGUSR1)
+    _, pids, wait = start(hangs=12, method='spawn')
+    for pid in pids:
+        os.kill(pid, signal.SIGTERM)
     time.sleep(0.5)
     assert all(processes.alive(pid) for pid in pids)
     os.kill(pids[0], signal.SIGKILL)
