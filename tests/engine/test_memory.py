@@ -98,8 +98,8 @@ def test_of_the_host(error: Exception) -> None:
 @pytest.mark.parametrize(
     'text',
     [
-        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are "
-        'out of shared memory. Please try to raise your shared memory limit.',
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers "
+        'are out of shared memory. Please try to raise your shared memory limit.',
         'unable to write to file </torch_77_123_0>: No space left on device (28)',
         'unable to allocate shared memory(shm) for file </torch_7>: Resource temporarily unavailable (11)',
     ],
