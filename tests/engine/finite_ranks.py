@@ -29,6 +29,8 @@ def main() -> None:
         built.train()
     except NotFiniteError as error:
         (folder / f'{rank}.txt').write_text(str(error))
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == '__main__':
