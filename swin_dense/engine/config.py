@@ -13,7 +13,9 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from swin_dense.data.fields import listed, loaders
+from swin_dense.engine import foreign_config
 from swin_dense.errors import UserError
+from swin_dense.trust.data_files import CONFIGS
 
 HOSTS = {'mmdet': 'detection', 'mmseg': 'segmentation'}
 # read by mmengine and the hosts' tools from the top level of a config, beside Runner's own arguments
@@ -21,26 +23,30 @@ TOP_LEVEL = {'find_unused_parameters', 'sync_bn', 'model_wrapper_cfg', 'tta_mode
 
 
 def load(path: str, options: Sequence[str] = ()) -> Config:
-    """Read a config file of ours, mmdet's or mmseg's, and override single values.
+    """Read a config of ours, mmdet's or mmseg's, and override single values.
+
+    A Python file is a program that the user chose, and runs. YAML, JSON, and the config that a run left in
+    its work directory, are data.
 
     Args:
-        path: the config file.
+        path: the config file, or the work directory of a run.
         options: ``KEY=VALUE`` each, as after ``--cfg-options``.
 
     Raises:
         UserError: the file is missing or broken, or an option names nothing that exists.
+        UnsafeFileError: data that a host would open, import or run; a file to be unpickled.
     """
-    if not Path(path).is_file():
-        folder = Path(path).parent
-        near = difflib.get_close_matches(Path(path).name, [p.name for p in folder.glob('*.py')], 1)
-        hint = f'; did you mean {folder / near[0]}?' if near else ''
-        raise UserError(f'config {path} does not exist (looked for {Path(path).absolute()}){hint}')
-    try:
-        config = Config.fromfile(path)
-    except SyntaxError as error:
-        raise UserError(f'config {path}, line {error.lineno}: {error.msg}') from error
-    except Exception as error:  # a config is a program: it may raise anything
-        raise UserError(f'config {path}: {type(error).__name__}: {error}') from error
+    file, known = Path(path), {*inspect.signature(Runner.__init__).parameters, *TOP_LEVEL}
+    if file.is_dir() and foreign_config.is_run(file):
+        config = foreign_config.of_folder(file, known)
+    elif not file.is_file():
+        near = difflib.get_close_matches(file.name, [p.name for p in file.parent.glob('*.py')], 1)
+        hint = f'; did you mean {file.parent / near[0]}?' if near else ''
+        raise UserError(f'config {path} does not exist (looked for {file.absolute()}){hint}')
+    elif file.suffix in CONFIGS:
+        config = foreign_config.of_file(file, known)
+    else:
+        config = _run(path)
     for key in ('model', 'default_scope'):
         if key not in config:
             raise UserError(f'config {path}: {key} is missing')
@@ -48,7 +54,18 @@ def load(path: str, options: Sequence[str] = ()) -> Config:
         raise UserError(f'config {path}: default_scope={config.default_scope!r} is none of {list(HOSTS)}')
     init_default_scope(config.default_scope)
     config.merge_from_dict(_parse(options, config))
+    foreign_config.refuse_pickles(config, f'config {path}')
     return config
+
+
+def _run(path: str) -> Config:
+    """The values that a Python file assigns."""
+    try:
+        return Config.fromfile(path)
+    except SyntaxError as error:
+        raise UserError(f'config {path}, line {error.lineno}: {error.msg}') from error
+    except Exception as error:  # a config is a program: it may raise anything
+        raise UserError(f'config {path}: {type(error).__name__}: {error}') from error
 
 
 def task(config: Config) -> str:

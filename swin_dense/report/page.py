@@ -8,10 +8,13 @@ from importlib.resources import files
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
+from swin_dense import atomic, trust
 from swin_dense.data import ade20k, coco
 from swin_dense.data.fields import leaf_datasets
 from swin_dense.engine import config as configs
+from swin_dense.engine import foreign_config
 from swin_dense.errors import UserError
 from swin_dense.evaluate import confusion, offline
 from swin_dense.evaluate.results import FIELDS
@@ -42,6 +45,7 @@ HINTS = {
     'Acc': 'share of the true pixels that are found',
     'share': 'share of the labelled pixels',
 }
+BUILT = ('test_dataloader', 'test_evaluator')  # what a page builds of a run's config
 MINOR = ('detections', 'AP75', 'AP_s', 'AP_m', 'AP_l', 'pixels')  # columns that a phone leaves out
 
 
@@ -71,18 +75,50 @@ def of_run(work_dir: Path, data: Path | None = None) -> Page:
         work_dir: with the config that the run saved there, its log and its last predictions.
         data: root of the data set, where it is no longer where the run found it.
 
+    Nothing in the folder is run: its config is parsed, and read under ``trust.guarded``.
+
     Raises:
         UserError: the folder is no run's, or something in it is missing or broken.
+        UnsafeFileError: the config is code, or what is built of it would read more than the data.
     """
-    dumped = sorted(work_dir.glob('*.py'), key=lambda path: path.stat().st_mtime)
-    config = configs.load(str(dumped[-1]))
+    values, file = foreign_config.saved_values(work_dir)
+    what, scope = f'config {file}', values['default_scope']
+    try:
+        config = Config(_read_parts(values), filename=str(file))
+        for leaf in leaf_datasets(config.test_dataloader.dataset):
+            leaf.pipeline = []  # no image is loaded by it
+        trust.check_config(dict(config), what, scope, set(BUILT))
+        places = [work_dir, *([data] if data else []), *_places(config)]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f'{what} is not that of a run: {type(error).__name__}: {error}') from error
+    if scope not in configs.HOSTS:
+        raise UserError(f'{what}: default_scope={scope!r} is none of {list(configs.HOSTS)}')
+    init_default_scope(scope)
     task = configs.task(config)
     predictions = work_dir / 'predictions' if task == 'segmentation' else work_dir
-    page = _of_predictions(config, predictions, data, work_dir.resolve().name)
-    records = history.read_scalars(work_dir)
-    page.history = history.learning_curves(records, task)
-    page.facts = history.facts(config, work_dir.resolve(), records)
+    with trust.guarded(places, f'results folder {work_dir}', {name: config[name] for name in BUILT}):
+        page = _of_predictions(config, predictions, data, work_dir.resolve().name)
+        records = history.read_scalars(work_dir)
+        page.history = history.learning_curves(records, task)
+        page.facts = history.facts(config, work_dir.resolve(), records)
     return page
+
+
+def _read_parts(values: Mapping) -> dict:
+    """The parts of a run's config that the page needs; what is not in ``BUILT`` is shown, never built."""
+    names = ('default_scope', 'model', 'train_cfg', 'optim_wrapper', *BUILT)
+    return {name: values[name] for name in (*names, 'train_dataloader', 'val_dataloader') if name in values}
+
+
+def _places(config: Config) -> list[Path]:
+    """Folders with the ground truth and the images of a config's test loader."""
+    places = []
+    for leaf in leaf_datasets(config.test_dataloader.dataset):
+        root = Path(leaf.get('data_root') or '')
+        named = [leaf.get('ann_file') or '', *(leaf.get('data_prefix') or {}).values()]
+        places += [root / name for name in named if isinstance(name, str) and name]
+        places += [root] if leaf.get('data_root') else []
+    return places
 
 
 def of_predictions(predictions: Path, data: Path) -> Page:
@@ -115,8 +151,7 @@ def is_run(path: Path) -> bool:
 
 def save(page: Page, path: Path) -> Path:
     """Write the page; everything that it shows is in the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(fill(page), encoding='utf-8')
+    atomic.write_text(path, fill(page))
     return path
 
 
