@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from swin_dense import atomic
 from swin_dense.data.coco import find_annotations
 from swin_dense.data.fields import leaf_datasets
 from swin_dense.errors import UserError
@@ -137,12 +138,16 @@ def of_label_maps(counted: ade20k.Counted) -> Evaluated:
 
 
 def save(found: Evaluated, folder: Path) -> Path:
-    """Write ``evaluation.json``: all of it but the notes."""
+    """Write ``evaluation.json``: all of it but the notes; whole or not at all.
+
+    Raises:
+        DiskFullError: there is no space; the file of an earlier evaluation is intact.
+        UserError: it cannot be written for another reason.
+    """
     path = folder / 'evaluation.json'
     content = {key: value for key, value in asdict(found).items() if key != 'notes'}
     content['metrics'] = {k: v if math.isfinite(v) else None for k, v in found.metrics.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, allow_nan=False) + '\n')
+    atomic.write_text(path, json.dumps(content, allow_nan=False) + '\n')
     return path
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import reprlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from swin_dense.errors import NotFiniteError, UserError
 
 FIELDS = {'bbox': 'bbox', 'segm': 'segmentation'}  # of an entry, by kind
 # a mask is RLE
+LARGEST = 1e9  # of a box's values, in pixels: above, pycocotools' products lose what they compare
+MOST_PIXELS = 2**32 - 1  # pycocotools counts them in 32 bits
 TYPES = {'category_id': int, 'score': (int, float), 'bbox': list, 'segmentation': dict}
 
 
@@ -42,7 +45,8 @@ def read(path: Path, truth: COCO, kinds: Iterable[str] = ('bbox',)) -> dict[str,
         kinds: what an empty file is taken for.
 
     Raises:
-        UserError: a file that is missing, not JSON, no results, or of other images or categories.
+        UserError: a file that is missing, no regular file, not JSON, no results, or of other images or
+            categories; the message names the entry.
         NotFiniteError: a box or score is NaN or infinite; pycocotools would give it an AP of 1.
     """
     found: dict[str, list[dict]] = {}
@@ -68,6 +72,8 @@ def load(truth: COCO, entries: list[dict]) -> COCO:
 
 
 def _entries(path: Path) -> list[dict]:
+    if path.exists() and not path.is_file():
+        raise UserError(f'predictions {path}: no regular file')  # a pipe would be waited for
     try:
         entries = json.loads(path.read_bytes())
     except OSError as error:
@@ -80,9 +86,11 @@ def _entries(path: Path) -> list[dict]:
 
 
 def _of_kind(entry: dict, kind: str) -> dict:
-    """The entry with one kind alone: beside a box, a mask would be given the box's area."""
-    dropped = 'bbox' if kind == 'segm' else 'segmentation'
-    return {key: value for key, value in entry.items() if key != dropped}
+    """The fields of one kind alone.
+
+    Beside a box, a mask would be given the box's area; of a caption, pycocotools would take all for captions.
+    """
+    return {name: entry[name] for name in ('image_id', 'category_id', 'score', FIELDS[kind])}
 
 
 def _check(entries: list[dict], kind: str, path: Path, truth: COCO) -> None:
@@ -93,12 +101,16 @@ def _check(entries: list[dict], kind: str, path: Path, truth: COCO) -> None:
             value = entry.get(name)
             if not isinstance(value, TYPES[name]) or isinstance(value, bool):
                 raise UserError(f'{where}: no {name!r}, or no valid one')
-        image = truth.imgs.get(entry.get('image_id')) if _hashable(entry.get('image_id')) else None
+        image = truth.imgs.get(entry.get('image_id')) if _is_id(entry.get('image_id')) else None
         if image is None:
-            raise UserError(f'{where}: image_id {entry.get("image_id")!r} is not in the annotations')
+            raise UserError(
+                f'{where}: image_id {reprlib.repr(entry.get("image_id"))} is not in the annotations'
+            )
         if entry['category_id'] not in truth.cats:
-            raise UserError(f'{where}: category_id {entry["category_id"]} is not in the annotations')
-        if not math.isfinite(entry['score']):
+            raise UserError(
+                f'{where}: category_id {reprlib.repr(entry["category_id"])} is not in the annotations'
+            )
+        if not _finite(entry['score'], where, 'score'):
             raise NotFiniteError(f'{where} (image_id {entry["image_id"]}): score is {entry["score"]}: no AP')
         if kind == 'bbox':
             _check_box(entry, where)
@@ -106,16 +118,30 @@ def _check(entries: list[dict], kind: str, path: Path, truth: COCO) -> None:
             raise UserError(f"{where}: 'segmentation' is no RLE of the image's size")
 
 
-def _hashable(value: object) -> bool:
-    return isinstance(value, (int, str))
+def _is_id(value: object) -> bool:
+    return isinstance(value, (int, str)) and not isinstance(value, bool)
+
+
+def _finite(value: float, where: str, field: str) -> bool:
+    """Whether a number is finite.
+
+    Raises:
+        UserError: an integer that no float holds, as of 400 digits.
+    """
+    try:
+        return math.isfinite(value)
+    except OverflowError as error:
+        raise UserError(f'{where}: {field!r} is an integer of {len(str(value))} digits') from error
 
 
 def _check_box(entry: dict, where: str) -> None:
     box = entry['bbox']
-    if len(box) != 4 or not all(isinstance(x, (int, float)) for x in box):
+    if len(box) != 4 or not all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in box):
         raise UserError(f"{where}: no 'bbox', or no valid one: x, y, width, height are needed")
-    if not all(map(math.isfinite, box)):
+    if not all(_finite(x, where, 'bbox') for x in box):
         raise NotFiniteError(f'{where} (image_id {entry["image_id"]}): bbox is {box}: no AP')
+    if max(map(abs, box)) > LARGEST:
+        raise UserError(f"{where}: 'bbox' is {box}: no image is that large")
 
 
 def sound_rle(rle: dict, image: dict) -> bool:
@@ -128,9 +154,12 @@ def sound_rle(rle: dict, image: dict) -> bool:
     size, counts = rle.get('size'), rle.get('counts')
     if not isinstance(counts, str) or not isinstance(size, list) or len(size) != 2:
         return False
-    if not all(isinstance(side, int) and side > 0 for side in size):
+    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size):
         return False
     if any(image.get(key, side) != side for key, side in zip(('height', 'width'), size, strict=True)):
+        return False
+    pixels = size[0] * size[1]
+    if pixels > MOST_PIXELS:
         return False
     try:
         codes = np.frombuffer(counts.encode('ascii'), np.uint8).astype(np.int64) - 48
@@ -150,4 +179,5 @@ def sound_rle(rle: dict, image: dict) -> bool:
     # from the third on, each is the difference to the one before the last
     numbers[2::2] = np.cumsum(numbers[2::2])
     numbers[1::2] = np.cumsum(numbers[1::2])
-    return bool((numbers >= 0).all()) and int(numbers.sum()) == size[0] * size[1]
+    # none above the sum, so that the sum itself does not overflow
+    return bool(((numbers >= 0) & (numbers <= pixels)).all()) and int(numbers.sum()) == pixels

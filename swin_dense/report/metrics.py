@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
 
+from swin_dense import atomic
+
 # what mmdet's CocoMetric reports for each of bbox and segm
 COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 
@@ -37,8 +39,12 @@ def no_detections(kinds: list[str]) -> dict[str, float]:
 
 
 def save(metrics: Mapping[str, float | None], work_dir: Path) -> Path:
-    """Write ``metrics.json``, the last evaluation, into the work directory."""
+    """Write ``metrics.json``, the last evaluation, into the work directory, whole or not at all.
+
+    Raises:
+        DiskFullError: there is no space; the file of an earlier evaluation is intact.
+        UserError: it cannot be written for another reason.
+    """
     path = work_dir / 'metrics.json'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(metrics, indent=2) + '\n')
+    atomic.write_text(path, json.dumps(metrics, indent=2) + '\n')
     return path

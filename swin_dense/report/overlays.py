@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from swin_dense.predict import rle
 from swin_dense.predict.results import Instances, LabelMap
+from swin_dense.printable import printable
 from swin_dense.report.pictures import OPACITY, Drawing, colours, draw
 
 SMALLEST, LARGEST = (
@@ -184,7 +185,7 @@ def _text_size(shape: Sequence[int]) -> int:
 @lru_cache(maxsize=4096)
 def _text(text: str, size: int) -> np.ndarray:
     """(h, w) uint8: how much of each pixel is ink. OpenCV's own fonts have no letters beyond ASCII."""
-    font = _font(size)
+    font, text = _font(size), printable(text)
     left, _, right, _ = font.getbbox(text)
     ascent, descent = font.getmetrics()
     pad = size // 4

@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmengine.structures import BaseDataElement
 
+from swin_dense import atomic
 from swin_dense.data.loading import read_picture
+from swin_dense.printable import printable
 
 SCORE = 0.5  # instances below it are not drawn
 UNLABELLED = 255
@@ -111,7 +113,12 @@ def _draw_instances(image: np.ndarray, drawing: Drawing, palette: np.ndarray) ->
 
 
 def save_grid(pairs: Sequence[Pair], classes: Sequence[str], path: Path) -> None:
-    """Save a grid: a column for each image, ground truth above, prediction below, and a legend."""
+    """Save a grid: a column for each image, ground truth above, prediction below, and a legend.
+
+    Raises:
+        DiskFullError: there is no space; the picture of an earlier evaluation is intact.
+        UserError: it cannot be written for another reason.
+    """
     figure = Figure(figsize=(2.6 * len(pairs), 6.4), layout='constrained')
     axes = figure.subplots(2, len(pairs), squeeze=False)
     for column, item in enumerate(pairs):
@@ -127,10 +134,9 @@ def save_grid(pairs: Sequence[Pair], classes: Sequence[str], path: Path) -> None
                 axis.set_title(f'{len(drawing.labels)} objects', loc='right', fontsize=8, color='gray')
     palette = colours(len(classes)) / 255
     shown = list(zip(classes, palette, strict=True))[:20]
-    handles = [Patch(color=colour, label=name) for name, colour in shown]
+    handles = [Patch(color=colour, label=_plain(name)) for name, colour in shown]
     figure.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 8), frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
 
 
 def save_batch(
@@ -143,6 +149,9 @@ def save_batch(
         drawings: one for each image.
         classes: name of each label.
         path: a PNG file.
+
+    Raises:
+        DiskFullError, UserError: as ``save_grid``.
     """
     shown = list(zip(images, drawings, strict=True))[:BATCH]
     columns = min(len(shown), 4)
@@ -163,16 +172,25 @@ def save_batch(
         if drawing.boxes is not None and len(labels) <= NAMED:
             _write_names(axis, drawing, classes, palette)
     tinted = [label for label in sorted(present) if classes[label] != 'background']
-    handles = [Patch(color=palette[label], label=classes[label]) for label in tinted][:20]
+    handles = [Patch(color=palette[label], label=_plain(classes[label])) for label in tinted][:20]
     if handles:
         ncols = min(len(handles), 3 * columns)
         figure.legend(handles=handles, loc='outside lower center', ncols=ncols, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic.replacing(path) as partial:
+        figure.savefig(partial, dpi=110, format='png')
+
+
+def _plain(name: str) -> str:
+    """A class name for matplotlib, which takes what is between two dollars for a formula."""
+    return printable(name).replace('$', r'\$')
 
 
 def _write_names(axis: Axes, drawing: Drawing, classes: Sequence[str], palette: np.ndarray) -> None:
     for label, box in zip(drawing.labels, drawing.boxes, strict=True):
         back = dict(facecolor=palette[label], linewidth=0, pad=0.8, alpha=0.8)
         style = dict(fontsize=7, color='white', va='top', clip_on=True, parse_math=False)
-        axis.text(max(box[0], 0), max(box[1], 0), classes[label], bbox=back, **style)
+        axis.text(max(box[0], 0), max(box[1], 0), printable(classes[label]), bbox=back, **style)

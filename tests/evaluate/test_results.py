@@ -1,6 +1,7 @@
 """Result files: what is read, what is refused, and in which words."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +46,49 @@ REFUSED = {
         "no RLE of the image's size",
     ),
     'huge RLE': ([MASK | dict(segmentation=RLE | dict(size=[200000, 200000]))], "no RLE of the image's size"),
+    'a RLE that is no RLE for C': (
+        [MASK | dict(segmentation=RLE | dict(size=[10**400, 1]))],
+        "no RLE of the image's size",
+    ),
+    'sides that are true': (
+        [MASK | dict(segmentation=RLE | dict(size=[True, True]))],
+        "no RLE of the image's",
+    ),
+    'a score of 400 digits': (
+        [BOX, BOX | dict(score=10**399)],
+        "entry 1: 'score' is an integer of 400",
+    ),
+    'a box of 400 digits': (
+        [BOX | dict(bbox=[1, 2, 3, 10**399])],
+        "entry 0: 'bbox' is an integer of 400",
+    ),
+    'a category of 400 digits': ([BOX | dict(category_id=10**399)], 'entry 0: category_id 10000000'),
+    'an image of 400 digits': ([BOX | dict(image_id=-(10**399))], 'entry 0: image_id -1000000'),
+    'more digits than Python reads': ('[{"score": ' + '9' * 5000 + '}]', 'cannot be read as JSON'),
+    'a box of astronomical size': ([BOX | dict(bbox=[0, 0, 1e300, 1e300])], 'no image is that large'),
+    'a box of truths': ([BOX | dict(bbox=[True, 2, 3, 4])], 'x, y, width, height are needed'),
+    'an image that is true': (
+        [BOX | dict(image_id=True)],
+        'entry 0: image_id True is not in',
+    ),
+    'a lone surrogate': ([BOX | dict(image_id='\ud800')], r"entry 0: image_id '\ud800' is not in"),
+    'deep nesting': ('[' * 10**5, 'cannot be read as JSON'),
+    'nesting in an image': (
+        '[{"category_id": 1, "score": 1, "bbox": [1, 2, 3, 4], "image_id": ' + '[' * 900 + ']' * 900 + '}]',
+        'entry 0: image_id [[[[[',
+    ),
+    'nesting in a mask': (
+        '[{"category_id": 1, "score": 1, "image_id": 1, "segmentation": {"size": '
+        + '[' * 900
+        + ']' * 900
+        + '}}]',
+        "entry 0: 'segmentation' is no RLE",
+    ),
     'garbage RLE': ([MASK | dict(segmentation=RLE | dict(counts='garbage'))], "no RLE of the image's size"),
 }
 NOT_FINITE = {
     'NaN score': (BOX | dict(score=float('nan')), 'score is nan'),
+    'a huge exponent': (BOX | dict(score=float('1e999')), 'score is inf'),
     'infinite score': (MASK | dict(score=float('inf')), 'score is inf'),
     'NaN box': (BOX | dict(bbox=[float('nan'), 2, 3, 4]), 'bbox is [nan, 2, 3, 4]'),
     'infinite box': (BOX | dict(bbox=[1, 2, float('inf'), 4]), 'bbox is [1, 2, inf, 4]'),
@@ -81,6 +121,31 @@ def test_nothing_is_computed_from_nan(tmp_path: Path, what: str):
         read(tmp_path, [fine, entry])
     assert caught.value.status == 4
     assert f'entry 1 (image_id 1): {expected}: no AP' in str(caught.value)
+
+
+def test_other_fields_are_left_out(tmp_path: Path):
+    """Of a first entry with a caption, pycocotools would take all for captions."""
+    truth = coco.load_truth(scenes.write(tmp_path)[0])
+    (tmp_path / 'wrong.json').write_text(json.dumps([BOX | dict(caption='a cat', area='x', id=[1]), BOX]))
+    found = results.read(tmp_path / 'wrong.json', truth)
+    assert found == {'bbox': [BOX, BOX]}
+    assert len(results.load(truth, found['bbox']).anns) == 2
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path):
+    truth = coco.load_truth(scenes.write(tmp_path)[0])
+    os.mkfifo(tmp_path / 'pipe.json')
+    for path in (tmp_path / 'pipe.json', Path('/dev/zero')):
+        with pytest.raises(UserError, match=f'predictions {path}: no regular file'):
+            results.read(path, truth)
+
+
+def test_counts_whose_sum_overflows_are_no_rle():
+    """Four numbers of 2^62 wrap to 0 in 64 bits; of a mask without a size in the annotations."""
+    huge = [((1 << 54) >> 5 * i & 31) | 32 for i in range(10)] + [(1 << 54) >> 50 & 31]
+    number = ''.join(chr(48 + code) for code in huge)
+    for repeats in (4, 1024, 2048):
+        assert not results.sound_rle(dict(size=[1, 1], counts=number * repeats + '1'), {})
 
 
 def test_a_missing_file(tmp_path: Path):

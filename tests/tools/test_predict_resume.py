@@ -33,10 +33,10 @@ def test_ctrl_c(made: Made, tool: Callable, monkeypatch: pytest.MonkeyPatch, tmp
         return predict(self, images, logits)
 
     monkeypatch.setattr(Predictor, 'predict', stopping)
-    line = tool('predict', *arguments, '--out', out).error(130)
-    assert line == (
-        f'error: stopped by Ctrl-C: 2 of 3 files are done and kept in {out}; '
-        'the same command goes on from there\n'
+    ended = tool('predict', *arguments, '--out', out)
+    assert ended.status == 130
+    assert ended.err == (
+        f'stopped by Ctrl-C: 2 of 3 files are done and kept in {out}; the same command goes on from there\n'
     )
     ended = tool('predict', *arguments, '--out', out)
     assert (ended.status, ended.err) == (0, '')
