@@ -1,10 +1,13 @@
 """What is installed, what works, and the command that mends what does not.
 
 python tools/doctor.py
+python tools/doctor.py --run work_dirs/mask_rcnn_swin_t
 """
 
+import argparse
 import platform
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -14,7 +17,36 @@ from swin_dense import __version__, hosts
 from swin_dense.errors import UserError, exit_on_user_error
 
 
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='What is installed, and whether a run can go on.')
+    add = parser.add_argument
+    add('--run', type=Path, metavar='DIR', help='a work directory: its checkpoints, and what going on takes')
+    return parser.parse_args()
+
+
+def show_run(work_dir: Path) -> None:
+    """Which checkpoints are whole, which one would be resumed, what that takes, and who holds the folder."""
+    hosts.prepare()
+    from swin_dense.engine import run_report
+    from swin_dense.report import terminal
+
+    found, chosen = run_report.look(work_dir)
+    terminal.console.print(run_report.checkpoint_table(found, chosen))
+    terminal.show_header(run_report.needs(work_dir, chosen))
+    if chosen is None:
+        raise UserError(f'--run {work_dir}: no checkpoint is whole: there is nothing to resume')
+
+
 def main() -> None:
+    args = parse_args()
+    if args.run is not None:
+        show_run(args.run)
+        return
+    show_installation()
+
+
+def show_installation() -> None:
+    """What is installed, what works, and the command that mends what does not."""
     table = Table(title=f'swin_dense {__version__}', title_justify='left')
     for column in ('what', 'found', 'needed', 'mend'):
         table.add_column(column, overflow='fold')

@@ -22,6 +22,7 @@ class Saved:
         problem: why it cannot be resumed, None if it can.
         started: when its run was started, as seconds since 1970; 0 if it does not say.
         seed: of its run, None if it does not say.
+        settings: what must stay the same when it is resumed; empty for another trainer's checkpoint.
     """
 
     path: Path
@@ -29,6 +30,7 @@ class Saved:
     problem: str | None = None
     started: float = 0.0
     seed: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,16 @@ def look(path: Path) -> Saved:
         return Saved(path, problem=f'checkpoint {path} holds weights alone, not a run to resume')
     lacking = [key for key in ('optimizer', 'message_hub', 'state_dict') if key not in content]
     problem = f'checkpoint {path} holds no {lacking[0]}, so no run can go on from it' if lacking else None
-    started = run.get('started') if isinstance(run, dict) else 0.0
-    seed = meta.get('seed')
-    return Saved(path, numbers[0], problem, _number(started), seed if type(seed) is int else None)
+    run = run if isinstance(run, dict) else {}
+    settings = run.get('settings')
+    return Saved(
+        path,
+        numbers[0],
+        problem,
+        _number(run.get('started')),
+        meta['seed'] if type(meta.get('seed')) is int else None,
+        settings if isinstance(settings, dict) else {},
+    )
 
 
 def checkpoints(work_dir: Path) -> list[Saved]:

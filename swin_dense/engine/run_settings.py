@@ -20,13 +20,13 @@ def settings(runner: Any) -> dict[str, Any]:  # noqa: ANN401  our Runner imports
     dataset = loop.dataloader.dataset
     by_epoch = isinstance(loop, EpochBasedTrainLoop)
     wrapper = dict(cfg.get('optim_wrapper') or {})
-    precision = {'type': wrapper.pop('type', 'OptimWrapper'), 'dtype': wrapper.pop('dtype', None)}
+    precision = str(wrapper.pop('type', 'OptimWrapper')), str(wrapper.pop('dtype', None) or '')
     return {
         'seed': runner.seed,
         'processes': runner.world_size,
         'batch size of a process': loop.dataloader.batch_sampler.batch_size,
         'accumulated batches': runner.accumulation(runner.optim_wrapper),
-        'precision': _text(precision),
+        'precision': ' '.join(precision).strip(),
         'classes': list((getattr(dataset, 'metainfo', None) or {}).get('classes') or ()),
         'schedule': f'{loop.max_epochs} epochs' if by_epoch else f'{loop.max_iters} iterations',
         'param_scheduler': _text(cfg.get('param_scheduler')),

@@ -1,12 +1,16 @@
 """The doctor's report."""
 
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 from packaging.version import Version
 
 from swin_dense import hosts
 from swin_dense.errors import exit_on_user_error
 from tests.tools.loading import load_tool
-from tests.tools.runs import one_line, run
+from tests.tools.runs import ITERS, Run, one_line, run
 
 
 def test_the_doctor():
@@ -36,6 +40,7 @@ def test_the_doctor_where_a_package_is_missing(
     real = hosts.installed_version
     fake = {'mmsegmentation': version}
     monkeypatch.setattr(hosts, 'installed_version', lambda name: fake[name] if name in fake else real(name))
+    monkeypatch.setattr(sys, 'argv', ['doctor'])
     with pytest.raises(SystemExit) as ended:
         exit_on_user_error(load_tool('doctor').main)
     assert ended.value.code == 2
@@ -43,3 +48,17 @@ def test_the_doctor_where_a_package_is_missing(
     assert expected in one_line(err)
     assert 'pip install' in out
     assert 'torchvision' in out
+
+
+def test_the_doctor_on_a_run(segmentation: Run, tmp_path: Path):
+    folder = Path(shutil.copytree(segmentation.folder, tmp_path / 'run'))
+    torn = folder / 'iter_99.pth'
+    torn.write_bytes((folder / f'iter_{ITERS}.pth').read_bytes()[:-100])
+    done = run('tools/doctor.py', '--run', folder)
+    lines = {line.split()[1]: line for line in done.stdout.splitlines() if '.pth' in line and '│' in line}
+    assert 'cannot be read' in lines['iter_99.pth']
+    assert 'whole: --resume goes on from it' in lines[f'iter_{ITERS}.pth']
+    assert 'held by' in done.stdout
+    assert 'nobody' in done.stdout
+    (folder / f'iter_{ITERS}.pth').unlink()
+    assert 'nothing to resume' in one_line(run('tools/doctor.py', '--run', folder, status=2).stderr)

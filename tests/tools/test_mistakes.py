@@ -56,7 +56,7 @@ MISTAKES = {
     ),
     'resume weights alone': (
         'train {detection} --data {coco} --work-dir {tmp}/run --resume {tmp}/other.pth',
-        'none of its 1 tensors belongs to the model',
+        'holds weights alone, not a run to resume',
     ),
     'launcher without torchrun': (
         'train {detection} --data {coco} --work-dir {tmp}/run --device cpu --launcher pytorch',
@@ -92,7 +92,7 @@ MISTAKES = {
     ),
     'checkpoint of another model': (
         'test {detection} {tmp}/other.pth --data {coco} --work-dir {tmp}/run',
-        'none of its 1 tensors belongs to the model',
+        'holds weights alone, not a run to resume',
     ),
     'nothing to test': ('test {detection} --data {coco}', 'name either a checkpoint'),
     'two things to test': ('test {detection} a.pth --predictions a.json', 'name either a checkpoint'),

@@ -254,7 +254,11 @@ def copied(finished: Run, folder: Path) -> Path:
 def test_resuming_the_newest_checkpoint(detection: Run, tmp_path: Path):
     folder = copied(detection, tmp_path / 'run')
     arguments = ['--data', detection.data, '--work-dir', folder, '--device', 'cpu', '--resume']
-    done = run('tools/train.py', DETECTION, *arguments, '--cfg-options', *epochs(EPOCHS + 1))
+    more = ['--cfg-options', *epochs(EPOCHS + 1)]
+    refused = one_line(run('tools/train.py', DETECTION, *arguments, *more, status=2).stderr)
+    assert f'schedule was {EPOCHS} epochs, and is {EPOCHS + 1} epochs' in refused
+    done = run('tools/train.py', DETECTION, *arguments, '--resume-anyway', *more)
+    assert 'not exact any longer: schedule was' in done.stdout
     resumed = Run(folder, done.stdout, detection.data)
     before = 4 * EPOCHS
     assert rows(done.stdout)['schedule'] == f'{EPOCHS + 1} epochs of 4 iterations, resumed after {before}'
@@ -272,7 +276,7 @@ def test_resuming_a_named_checkpoint_in_bfloat16(segmentation: Run, tmp_path: Pa
     folder, more = tmp_path / 'run', ITERS + ITERS // 2
     checkpoint = segmentation.folder / f'iter_{ITERS}.pth'
     arguments = ['--data', segmentation.data, '--work-dir', folder, '--device', 'cpu', '--amp', 'bf16']
-    options = ['--resume', checkpoint, '--cfg-options', *iterations(more)]
+    options = ['--resume', checkpoint, '--resume-anyway', '--cfg-options', *iterations(more)]
     done = run('tools/train.py', SEGMENTATION, *arguments, *options)
     resumed = Run(folder, done.stdout, segmentation.data)
     header = rows(done.stdout)
