@@ -130,6 +130,37 @@ def test_under_torchrun(how: str, symptom: str | None) -> None:
     assert waited > 20 or how not in ('stop', 'skip')  # never before the timeout
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+def test_torchrun_hands_its_signals_on_and_waits(number: signal.Signals) -> None:
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2']
+    process = subprocess.Popen(
+        [
+            *torchrun,
+            '--signals-to-handle',
+            'SIGTERM,SIGINT,SIGUSR1',
+            '-m',
+            'tests.engine.two_ranks',
+            'never',
+            '60',
+        ],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    pids: dict[str, str] = {}
+    while len(pids) < 2:
+        pids.update(re.findall(r'rank (\d) is process (\d+)', process.stdout.readline()))
+    time.sleep(1)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=120)
+    lines = [line for line in told.splitlines() if line.startswith(f'error: stopped by {number.name} after')]
+    assert len(lines) == 1
+    assert process.returncode != 0
+    assert not any(processes.alive(int(pid)) for pid in pids.values())
+
+
 def sign(count: int, operations: int = 9, **changes: object) -> Sign:
     """A sign of a process on another machine."""
     return Sign(**{'count': count, 'operations': operations, 'host': 'far', 'pid': 7, 'start': 1, **changes})

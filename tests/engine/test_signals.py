@@ -82,7 +82,7 @@ def test_a_real_ctrl_c_ends_a_process_with_130() -> None:
     assert process.stdout.readline() == 'ready\n'
     process.send_signal(signal.SIGINT)
     _, error = process.communicate()
-    assert (process.returncode, error) == (130, 'error: stopped by SIGINT after iteration 3\n')
+    assert (process.returncode, error) == (130, 'stopped by SIGINT after iteration 3\n')
 
 
 @pytest.mark.parametrize(

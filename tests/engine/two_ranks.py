@@ -20,7 +20,7 @@ FAILS_AT, LAST = 5, 10
 
 
 def train(how: str, timeout: float) -> None:
-    """A run of gloo operations alone; ``how`` it fails, or 'not'."""
+    """A run of gloo operations alone; ``how`` it fails; 'not' at all, or 'never' ends."""
     config = Config(dict(env_cfg=dict(dist_cfg=dict(timeout=timeout))))
     with StopRequest() as stop, no_children_left(), WorkerWatch() as watch, told(config, watch):
         set_timeout(config)
