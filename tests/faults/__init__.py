@@ -1,0 +1,1 @@
+"""Runs that are killed or stopped, and what is left of them."""
