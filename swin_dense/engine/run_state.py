@@ -11,7 +11,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
 KEY = 'run'  # of a checkpoint
-# they keep what earlier samples or batches left, which no checkpoint holds
+# of mmdet: they keep what earlier samples or batches left, which no checkpoint holds
 STATEFUL = ('CachedMosaic', 'CachedMixUp', 'BatchSyncRandomResize')
 
 
@@ -65,6 +65,14 @@ def restore(model: nn.Module, state: dict[str, Any]) -> None:
     for name, parameter in model.named_parameters():
         if name in state['gradients']:
             parameter.grad = state['gradients'][name].to(parameter.device, parameter.dtype)
+
+
+def stateful(config: Any) -> set[str]:  # noqa: ANN401
+    """The types in a config that keep a state of their own: no run with them continues bit for bit."""
+    if isinstance(config, dict):
+        own = {str(config.get('type')).rpartition('.')[2]} & {*STATEFUL}
+        return own.union(*map(stateful, config.values()))
+    return set().union(*map(stateful, config)) if isinstance(config, (list, tuple)) else set()
 
 
 def of_this_process(states: list[dict[str, Any]]) -> dict[str, Any]:

@@ -298,6 +298,8 @@ class Runner(MMEngineRunner):
         """There must be space for a checkpoint; from now on a stop saves first."""
         if self.stop is not None:
             self.stop.defer()
+        for name in sorted(run_state.stateful(self.cfg.to_dict())):
+            say(f'{name} keeps a state that no checkpoint holds: a resumed run is not the same bit for bit')
         if is_main_process():
             folder = Path(self.work_dir)
             saving.check_space(folder, folder / 'checkpoint', self._checkpoint_bytes())
