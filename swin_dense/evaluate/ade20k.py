@@ -11,6 +11,7 @@ from PIL import Image
 
 from swin_dense.data.fields import leaf_datasets
 from swin_dense.errors import UserError
+from swin_dense.evaluate.label_folder import map_names
 
 UNLABELLED = 255
 
@@ -22,11 +23,13 @@ class Sample:
     Attributes:
         image, truth: files.
         reduced: label 0 means unlabelled, and class 0 is label 1.
+        name: of its label map in a folder of predictions, without suffix.
     """
 
     image: Path
     truth: Path
     reduced: bool
+    name: str
 
 
 @dataclass
@@ -60,13 +63,13 @@ def build(leaf: dict) -> BaseSegDataset:
 
 def samples(config: Config) -> list[Sample]:
     """What the config's test loader evaluates."""
+    datasets = [build(leaf) for leaf in leaf_datasets(config.test_dataloader.dataset)]
+    entries = [dataset.get_data_info(i) for dataset in datasets for i in range(len(dataset))]
+    names = map_names(Path(entry['img_path']) for entry in entries)
     found = []
-    for leaf in leaf_datasets(config.test_dataloader.dataset):
-        dataset = build(leaf)
-        for i in range(len(dataset)):
-            entry = dataset.get_data_info(i)
-            paths = Path(entry['img_path']), Path(entry['seg_map_path'])
-            found.append(Sample(*paths, bool(entry['reduce_zero_label'])))
+    for entry in entries:
+        image, truth = Path(entry['img_path']), Path(entry['seg_map_path'])
+        found.append(Sample(image, truth, bool(entry['reduce_zero_label']), names[image]))
     return found
 
 
@@ -74,7 +77,7 @@ def count(found: list[Sample], classes: tuple[str, ...], predictions: Path) -> C
     """Compare a folder of PNG label maps, as ``--out`` writes them, with the ground truth.
 
     Args:
-        found: the images to score, each with a map ``NAME.png`` in the folder.
+        found: the images to score, each with a map ``name.png`` in the folder.
         classes: their names.
         predictions: the folder; with ``reduced`` samples, class 0 is written as 1.
 
@@ -84,14 +87,10 @@ def count(found: list[Sample], classes: tuple[str, ...], predictions: Path) -> C
     """
     if not predictions.is_dir():
         raise UserError(f'predictions {predictions}: no folder of PNG label maps')
-    names = [sample.image.stem for sample in found]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UserError(f'predictions {predictions}: two images of the data set are called {twice[0]}')
     result = Counted(classes, [], found, [])
     for sample in found:
         truth = read_labels(sample.truth, len(classes), sample.reduced)
-        path = predictions / f'{sample.image.stem}.png'
+        path = predictions / f'{sample.name}.png'
         if path.is_file():
             predicted = read_labels(path, len(classes), sample.reduced)
         else:

@@ -1,16 +1,20 @@
 """The hosts' metrics in a run, where they fall short: NaN, counts above 2^24, annotation 0, nothing found."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmengine.config import Config
 from mmseg.evaluation import IoUMetric as MMSegIoUMetric
 
+from swin_dense import atomic, folders
 from swin_dense.data.fields import evaluators
 from swin_dense.errors import NotFiniteError
 from swin_dense.evaluate.coco import Rules, mend, score_entries
+from swin_dense.evaluate.label_folder import LabelFolder
 from swin_dense.evaluate.results import FIELDS
 from swin_dense.registry import METRICS
 from swin_dense.report.metrics import COCO_ITEMS
@@ -36,11 +40,27 @@ class CocoMetric(MMDetCocoMetric):
         super().process(data_batch, data_samples)
 
     def results2json(self, results: Sequence[dict], outfile_prefix: str) -> dict[str, str]:
-        """Write the files; masks that another model left there are not this one's."""
-        written = super().results2json(results, outfile_prefix)
-        if 'segm' not in written:
-            Path(f'{outfile_prefix}.segm.json').unlink(missing_ok=True)
-        return written
+        """Write the files, whole or not at all; masks that another model left there are not this one's.
+
+        Raises:
+            DiskFullError: there is no space; the files of an earlier evaluation are intact.
+            UserError: they cannot be written for another reason.
+        """
+        scratch = Path(f'{outfile_prefix}{atomic.PARTIAL}')
+        written, places = {}, {}
+        try:
+            written = super().results2json(results, str(scratch / 'new'))
+            places = {kind: f'{outfile_prefix}{Path(new).name[3:]}' for kind, new in written.items()}
+            for new, place in {written[kind]: place for kind, place in places.items()}.items():
+                with atomic.replacing(Path(place)) as partial:
+                    Path(new).replace(partial)
+            if 'segm' not in written:
+                Path(f'{outfile_prefix}.segm.json').unlink(missing_ok=True)
+        except OSError as error:
+            raise folders.told(error, Path(f'{outfile_prefix}.bbox.json')) from error
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return places
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """With the annotations mended; without a single detection, 0."""
@@ -59,7 +79,51 @@ class CocoMetric(MMDetCocoMetric):
 
 @METRICS.register_module()
 class IoUMetric(MMSegIoUMetric):
-    """mmseg's, with exact counts: its float32 sums lose pixels above 2^24."""
+    """mmseg's, with exact counts: its float32 sums lose pixels above 2^24.
+
+    The label maps in ``output_dir`` are those of one evaluation, all of them, and two images of one stem in
+    two folders have a map each: see ``label_folder``. Arguments are the host's.
+    """
+
+    def __init__(
+        self,
+        ignore_index: int = 255,
+        iou_metrics: Sequence[str] = ('mIoU',),
+        nan_to_num: int | None = None,
+        beta: int = 1,
+        collect_device: str = 'cpu',
+        output_dir: str | None = None,
+        format_only: bool = False,
+        prefix: str | None = None,
+    ) -> None:
+        names = list(iou_metrics)
+        # without the folder: the host makes it at once, before there is anything to be in it
+        super().__init__(ignore_index, names, nan_to_num, beta, collect_device, None, format_only, prefix)
+        self._folder = None if output_dir is None else LabelFolder(Path(output_dir))
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Count the pixels, and write the label maps.
+
+        Raises:
+            DiskFullError: there is no space; the label maps of an earlier evaluation are intact.
+            UserError: a map cannot be written for another reason.
+        """
+        super().process(data_batch, data_samples)
+        for sample in data_samples if self._folder is not None else ():
+            labels = sample['pred_sem_seg']['data'].squeeze().cpu().numpy()
+            # in the numbers of the training data's files, where 0 is unlabelled
+            first = int(sample.get('reduce_zero_label', False))
+            self._folder.add(sample['img_path'], (labels + first).astype(np.uint8))
+
+    def evaluate(self, size: int) -> dict[str, float]:
+        """Put the label maps in their place, and compute the metrics; errors as ``process``."""
+        if self._folder is not None:
+            self.output_dir = str(self._folder.path)  # for what the host logs of it
+            self._folder.finish()
+        try:
+            return super().evaluate(size)
+        finally:
+            self.output_dir = None
 
     @staticmethod
     def intersect_and_union(

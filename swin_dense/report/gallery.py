@@ -183,7 +183,7 @@ def _label_drawer(sample: ade20k.Sample, predictions: Path, classes: int) -> Cal
         palette = np.zeros((classes + 1, 4), np.uint8)
         palette[:classes] = np.column_stack([colours(classes), np.full(classes, 150, np.uint8)])
         palette[classes] = (0, 0, 0, 190)  # unlabelled, or no prediction
-        path = predictions / f'{sample.image.stem}.png'
+        path = predictions / f'{sample.name}.png'
         truth = ade20k.read_labels(sample.truth, classes, sample.reduced)
         known = path.is_file()
         predicted = (

@@ -1,5 +1,6 @@
 """The metrics of a run: what mmdet's and mmseg's get wrong, and that ours agree with them elsewhere."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmengine.config import Config
 from mmseg.evaluation import IoUMetric as MMSegIoUMetric
 
-from swin_dense.errors import NotFiniteError
+from swin_dense.errors import DiskFullError, NotFiniteError
 from swin_dense.evaluate import coco, online
 from swin_dense.registry import METRICS
 from tests.evaluate import scenes
@@ -152,3 +153,27 @@ def test_accuracy_is_a_plain_number():
     sample = dict(gt_sem_seg=dict(data=truth), pred_sem_seg=dict(data=torch.zeros_like(truth)))
     metric.process({}, [sample])
     assert metric.evaluate(1) == dict(aAcc=80.0, mIoU=40.0, mAcc=50.0)
+
+
+@pytest.mark.parametrize('what', ['dump', 'rename'])
+def test_detections_appear_whole_or_not_at_all(tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch):
+    """A disk that fills while they are written leaves those of the evaluation before."""
+    truth, predictions = scenes.write(tmp_path)
+    prefix = tmp_path / 'out' / 'predictions'
+    metric = online.CocoMetric(str(truth), metric=['bbox', 'segm'], outfile_prefix=str(prefix))
+    evaluated(metric, samples(truth, predictions))
+    before = {path.name: path.read_bytes() for path in prefix.parent.iterdir()}
+    assert sorted(before) == ['predictions.bbox.json', 'predictions.segm.json']
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    if what == 'dump':
+        monkeypatch.setattr('mmengine.fileio.backends.local_backend.LocalBackend.put_text', full)
+    else:
+        monkeypatch.setattr('swin_dense.atomic.os.replace', full)
+    found = samples(truth, predictions)[:3]
+    with pytest.raises(DiskFullError) as caught:
+        evaluated(online.CocoMetric(str(truth), outfile_prefix=str(prefix)), found)
+    assert f'{prefix}.bbox.json cannot be written: the disk is full' in str(caught.value)
+    assert {path.name: path.read_bytes() for path in prefix.parent.iterdir()} == before
