@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_dense.data.coco_file import CHUNK, Columns
+from swin_dense.data.coco_file import CHUNK, LONGEST, Columns
 from swin_dense.data.findings import Finding, Severity, some
 
 TOLERANCE = 1.0  # pixels that a box or polygon may reach outside: COCO's own are rounded
@@ -51,7 +51,8 @@ def check_boxes(
     field = 'annotations.bbox'
     add('error', field, 'not four numbers [x, y, width, height]; annotation ids', ~whole)
     add('error', 'annotations.area', 'no number; annotation ids', ~counted)
-    nan, infinite = whole & np.isnan(boxes).any(1), np.isinf(boxes).any(1)
+    # beyond: so it is as float32, in which mmdet has boxes
+    nan, infinite = whole & np.isnan(boxes).any(1), (np.abs(boxes) > np.finfo(np.float32).max).any(1)
     lie = ': dropped in training, and in evaluation every detection would match it'
     add(
         'error' if scored else 'warning',
@@ -122,8 +123,10 @@ def _rows(values: Sequence, width: int) -> tuple[np.ndarray, np.ndarray]:
         try:  # in one go: most files are good
             if set(map(len, chunk)) == {width}:
                 packed = _packer(width * len(chunk))(*chain.from_iterable(chunk))
-                rows[part] = np.frombuffer(packed).reshape(-1, width)
-                continue
+                numbers = np.frombuffer(packed)
+                if not (np.abs(numbers) >= LONGEST).any():  # of which some may be whole numbers
+                    rows[part] = numbers.reshape(-1, width)
+                    continue
         except (TypeError, struct.error):  # no list, or no number
             pass
         good[part] = [_is_row(value, width) for value in chunk]
@@ -146,7 +149,7 @@ def _column(values: Sequence) -> tuple[np.ndarray, np.ndarray]:
 def _is_row(value: object, width: int) -> bool:
     if type(value) not in (list, tuple) or len(value) != width:
         return False
-    return all(type(x) is float or (type(x) is int and abs(x) < 2**63) for x in value)
+    return all(type(x) is float or (type(x) is int and abs(x) < LONGEST) for x in value)
 
 
 def _small(boxes: np.ndarray) -> str:

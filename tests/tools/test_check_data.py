@@ -168,6 +168,41 @@ def test_warnings_are_lines_and_no_error(data: Path, ready: Callable, monkeypatc
     assert said[1:] == ['warning: and 1 more kinds: see tools/check_data.py']
 
 
+def glue_an_end_on(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + b'\xff\xd9')
+
+
+def test_a_bad_image_is_an_error_or_left_out(data: Path, ready: Callable, monkeypatch: pytest.MonkeyPatch):
+    """Training can go on without one; an evaluation would be another."""
+    said: list[str] = []
+    monkeypatch.setattr(terminal, 'say', said.append)
+    path = sorted((data / 'train2017').iterdir())[2]
+    glue_an_end_on(path)
+    with pytest.raises(UserError, match=rf'cut off.*\({path.name}\)'):
+        data_check.check_before(ready(), ('train', 'val'))
+    data_check.check_before(ready(), ('train', 'val'), skip_bad=True)
+    (line,) = said
+    assert line.startswith('warning: ')
+    assert line.endswith(f'; left out ({path.name})')
+    path = sorted((data / 'val2017').iterdir())[0]
+    glue_an_end_on(path)
+    with pytest.raises(UserError, match=rf'cut off.*\({path.name}\)'):
+        data_check.check_before(ready(), ('train', 'val'), skip_bad=True)
+
+
+def test_what_filter_and_resize_leave(data: Path, ready: Callable):
+    config = ready()
+    config.train_dataloader.dataset.filter_cfg = dict(min_size=5000)
+    with pytest.raises(UserError, match=r'filter_cfg\.min_size=5000 drops all of the 5 images'):
+        data_check.check_before(config, ('train', 'val'))
+    data_check.check_before(config, ('val',))
+    config = ready()
+    config.val_dataloader.dataset.pipeline[1].scale = (0, 4000)
+    with pytest.raises(UserError, match='the resize to 0 x 4000 leaves its shorter side no pixel'):
+        data_check.check_before(config, ('train', 'val'))
+
+
 def test_each_annotation_file_is_parsed_once(ready: Callable, monkeypatch: pytest.MonkeyPatch):
     coco_file.forget()
     parsed = []
