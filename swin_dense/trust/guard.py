@@ -58,7 +58,6 @@ STOPPED = {
 }
 OURSELVES = __name__.partition('.')[0]
 HOSTS = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')  # whose eval of an argument runs it
-THREADS = {'tifffile', 'torch'}  # a thread is not watched; these decode in theirs
 # of the system, and harmless to read
 SYSTEM = ('/usr/lib', '/usr/lib64', '/usr/local/lib', '/usr/share', '/lib', '/lib64', '/sys', '/proc')
 ALONE = ('/dev/null', '/dev/urandom', '/dev/random', '/etc/localtime', '/etc/ld.so.cache', '/etc/os-release')
@@ -87,9 +86,9 @@ def guarded(
 ) -> Iterator[None]:
     """Refuse, in this thread and until the block ends, whatever reading data has no use for.
 
-    That is unpickling by other than torch's safe reader, programs, threads, connections, the evaluation of
-    text by a host, all writing, and the opening of files other than those named and the installed packages'.
-    A host may swallow the exception: the block then ends in it.
+    That is unpickling by other than torch's safe reader, programs, connections, the evaluation of text by a
+    host, all writing, and the opening of files other than those named and the installed packages'. A host
+    may swallow the exception: the block then ends in it. A thread that is started inside is not watched.
 
     Args:
         allowed_files: files that may be read; a folder stands for all that is in it.
@@ -164,8 +163,6 @@ def _judged(event: str, arguments: tuple, guard: _Guard) -> tuple[str, str] | No
     """What an event would do, and to what, if it is to be stopped."""
     if event in STOPPED:
         return STOPPED[event], _shown(arguments)
-    if event == '_thread.start_new_thread' and not THREADS & set(_callers()):
-        return 'start a thread', ''
     if event == 'open':
         return _judged_open(*arguments, guard)
     if event in ('compile', 'exec') and _caller() in HOSTS:
