@@ -12,6 +12,7 @@ from pathlib import Path
 
 from swin_dense import hosts
 from swin_dense.errors import UserError, exit_on_user_error
+from swin_dense.printable import printable
 
 FAMILIES = ('swin_dense', 'microsoft', 'timm', 'torchvision', 'hf', 'mmpretrain', 'mmdet', 'mmseg')
 
@@ -53,14 +54,14 @@ def main() -> None:
     if args.report == 'json':
         print(json.dumps(report.as_dict(), indent=1))
     else:
-        print('\n'.join(report.lines()))
+        print('\n'.join(map(printable, report.lines())))  # with names from the file
     if args.out is not None:
         stages = len(architecture(swin).depths)
         sides = [per_stage(given, stages) for given in (args.window, args.pretrained_window)]
         tensors = export(swin, args.to, *sides)
         files.write(args.out, tensors, TARGETS[args.to])
         if args.report != 'json':
-            print(f'written: {args.out} ({args.to}, {len(tensors)} tensors)')
+            print(f'written: {printable(str(args.out))} ({args.to}, {len(tensors)} tensors)')
 
 
 if __name__ == '__main__':

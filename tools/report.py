@@ -8,7 +8,7 @@ python tools/report.py label_maps --data data/ade --out report.html
 import argparse
 from pathlib import Path
 
-from swin_dense import hosts
+from swin_dense import folders, hosts
 from swin_dense.errors import UserError, exit_on_user_error
 
 
@@ -23,7 +23,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if not args.source.exists():
+    try:
+        there, folder = args.source.exists(), args.source.is_dir()
+    except OSError as error:  # no permission, or a name too long
+        raise UserError(f'{args.source} cannot be read: {error.strerror or error}') from error
+    if not there:
         raise UserError(f'{args.source} does not exist (looked for {args.source.absolute()})')
     hosts.prepare()
     from swin_dense.report import page, terminal
@@ -31,10 +35,11 @@ def main() -> None:
     run = page.is_run(args.source)
     if not run and args.data is None:
         raise UserError(f'{args.source} is no run (it holds no config): --data DIR names the ground truth')
+    out = args.out or (args.source / 'report.html' if folder else args.source.with_suffix('.html'))
+    folders.make_writable(out.absolute().parent, 'the folder of the report')  # before the work, not after it
     with terminal.quiet_hosts():
         content = page.of_run(args.source, args.data) if run else page.of_predictions(args.source, args.data)
-    default = args.source / 'report.html' if args.source.is_dir() else args.source.with_suffix('.html')
-    terminal.say(f'report: {page.save(content, args.out or default)}')
+    terminal.say(f'report: {page.save(content, out)}')
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ python tools/test.py configs/upernet_swin_t.py --predictions label_maps --data d
 import argparse
 from pathlib import Path
 
-from swin_dense import hosts
+from swin_dense import folders, hosts
 from swin_dense.errors import UserError, exit_on_user_error
 
 
@@ -38,8 +38,11 @@ def main() -> None:
     hosts.prepare()
     from swin_dense.engine import runs
 
+    if args.out is not None:  # before the evaluation, not after it
+        folders.make_writable(args.out.absolute().parent, '--out: the folder')
     if args.predictions is not None:
         recipe = runs.scoring_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
+        folders.make_writable(Path(recipe.work_dir), 'work directory')
         runs.score(recipe, args.predictions, args.data)
         return
     recipe = runs.ready_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
