@@ -1,12 +1,16 @@
 """Metrics of both hosts in one form."""
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from swin_dense.errors import DiskFullError
+from swin_dense.evaluate import offline
 from swin_dense.report import metrics
 
 
@@ -55,3 +59,20 @@ def test_saving(tmp_path: Path):
     assert json.loads(path.read_text()) == values
     metrics.save({'bbox_mAP': 0.5}, path.parent)
     assert json.loads(path.read_text()) == {'bbox_mAP': 0.5}, 'the last evaluation'
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    found = offline.Evaluated({'mIoU': math.nan}, {}, ['\ud800'], [[1]], {})
+    metrics.save({'mIoU': 0.5}, tmp_path)
+    offline.save(found, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert json.loads(before['evaluation.json'])['names'] == ['\ud800']
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    for save, what in ((metrics.save, {'mIoU': 0.25}), (offline.save, found)):
+        with pytest.raises(DiskFullError):
+            save(what, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,5 +1,6 @@
 """Pictures: what is drawn where, and the grid that is saved."""
 
+import errno
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
+from swin_dense.errors import DiskFullError
 from swin_dense.report import pictures
 from swin_dense.report.pictures import Drawing, Pair
 
@@ -202,3 +204,34 @@ def test_a_batch_of_label_maps_and_of_nothing(tmp_path: Path, image: np.ndarray)
         pictures.save_batch([image], [drawing], [f'$class_{i}' for i in range(150)], path)
         assert cv2.imread(str(path)).std() > 10
         path.unlink()
+
+
+STRANGE = ('\udc80\x1b[31m', '$\\foo$', 'a$b$\n')  # no text, no formula, two lines
+
+
+def test_any_class_name_can_be_drawn(tmp_path: Path):
+    """matplotlib takes what is between two dollars for a formula, and ends on a wrong one."""
+    drawing = pictures.Drawing(np.arange(3), np.array([[1, 1, 20, 20], [2, 2, 9, 9], [3, 3, 30, 30.0]]))
+    image = np.zeros((60, 60, 3), np.uint8)
+    pictures.save_batch([image], [drawing], STRANGE, tmp_path / 'batch.png')
+    cv2.imwrite(str(tmp_path / 'image.png'), image)
+    pair = pictures.Pair(tmp_path / 'image.png', drawing, drawing)
+    pictures.save_grid([pair], STRANGE, tmp_path / 'grid.png')
+    assert min(cv2.imread(str(tmp_path / 'grid.png')).shape[:2]) > 200
+
+
+def test_a_picture_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawing, image = pictures.Drawing(label_map=np.zeros((9, 9), int)), np.zeros((9, 9, 3), np.uint8)
+    path = tmp_path / 'predictions.png'
+    pictures.save_batch([image], [drawing], ['a'], path)
+    before = path.read_bytes()
+
+    def full(self: object, path: Path, **options: object) -> None:
+        path.write_bytes(b'half')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', full)
+    with pytest.raises(DiskFullError, match=r'predictions.png cannot be written: the disk is full \(4 bytes'):
+        pictures.save_batch([image], [drawing], ['a'], path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ['predictions.png']
