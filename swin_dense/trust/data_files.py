@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from swin_dense.errors import UnsafeFileError, UserError
+from swin_dense.trust.text import check_size
 
 PICKLES = ('.pkl', '.pickle', '.pckl', '.pk', '.p', '.dill', '.joblib')
 CONFIGS = ('.yaml', '.yml', '.json')
@@ -38,6 +39,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise UserError(f'config {path} cannot be read: {reason}') from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f'config {path} holds no names with values, but a {type(values).__name__}')
+    check_size(values, f'config {path}')
     for name in BASES:
         if values.get(name):
             raise UnsafeFileError(

@@ -10,6 +10,7 @@ from typing import Any
 from swin_dense.errors import UnsafeFileError, UserError
 
 CONSTANTS = {'inf': float('inf'), 'nan': float('nan')}  # as repr writes them
+NODES = 10**6  # of a config; names and YAML's aliases can stand for more than any memory holds
 SHOWN = 60  # characters of what is refused
 
 
@@ -44,7 +45,26 @@ def parse(text: str, what: str, part: str = '') -> dict[str, Any]:
         where = ': '.join(filter(None, (what, part))) + (f', line {line}' if line else '')
         reason = str(error).split('\n')[0]
         raise UserError(f'{where} cannot be read as a config: {reason}') from error
+    check_size(values, ': '.join(filter(None, (what, part))))
     return values
+
+
+def check_size(values: Any, what: str) -> None:  # noqa: ANN401
+    """A config has an end: every walk through one takes its lists and dicts as often as they are named.
+
+    Raises:
+        UserError: it has more than a million values.
+    """
+    left, count = [values], 0
+    while left:
+        node = left.pop()
+        count += 1
+        if count > NODES:
+            raise UserError(f'{what} cannot be read as a config: it has more than {NODES} values')
+        if isinstance(node, dict):
+            left.extend(node.values())
+        elif isinstance(node, (list, tuple)):
+            left.extend(node)
 
 
 class _CodeError(Exception):

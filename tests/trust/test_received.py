@@ -1,5 +1,6 @@
 """Configs and folders that a person received: YAML, JSON, a run's work directory, pickled annotations."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,6 @@ def test_a_json_config_that_would_run_code(name: str, canaries: Canaries, tool: 
     place, value = DATA[name]
     values = config_of('segmentation')
     values.train_dataloader = dict(dataset=dict(type='BaseSegDataset', pipeline=[]))
-    values.merge_from_dict({}) if '.' not in place else None
     values = values.to_dict()
     *around, last = place.split('.')
     node = values
@@ -100,12 +100,12 @@ def test_a_json_config_that_would_run_code(name: str, canaries: Canaries, tool: 
 
 
 @pytest.mark.parametrize(
-    'content', ['', '[]', '{', '{"model": 5, "default_scope": "mmdet"}', '{"1": {}}', '"x"', '[' * 9999]
+    'content', ['', '[]', '{', '{"model": 5, "default_scope": "mmdet"}', '{"1": {}}', '"x"', '[' * 1000]
 )
 @pytest.mark.parametrize('suffix', ['.json', '.yaml'])
 def test_a_damaged_data_config(content: str, suffix: str, tmp_path: Path):
     (tmp_path / f'x{suffix}').write_text(content)
-    with pytest.raises(UserError, match='^config ') as caught:
+    with pytest.raises(UserError, match=r'^config ') as caught:
         configs.load(str(tmp_path / f'x{suffix}'))
     assert caught.value.status == 2
 
@@ -113,11 +113,29 @@ def test_a_damaged_data_config(content: str, suffix: str, tmp_path: Path):
 @pytest.mark.parametrize('field', ['ann_file', 'proposal_file'])
 def test_pickled_annotations_in_any_config(field: str, tmp_path: Path):
     """The hosts unpickle them; the config is a program, but what it names came from elsewhere."""
-    (tmp_path / 'x.py').write_text(f'_base_ = {str(ROOT / "configs/demo/mask_rcnn_swin_nano.py")!r}')
+    config = config_of('detection')
+    config.train_dataloader = dict(dataset=dict(type='CocoDataset'))
+    text = f'model = {config.model.to_dict()!r}\ndefault_scope = "mmdet"\n'
+    text += f'train_dataloader = {config.train_dataloader.to_dict()!r}'
+    (tmp_path / 'x.py').write_text(text)
     option = f'train_dataloader.dataset.{field}=x.PKL'
     with pytest.raises(UnsafeFileError, match=rf'train_dataloader\.dataset\.{field}='):
         configs.load(str(tmp_path / 'x.py'), [option])
     configs.load(str(tmp_path / 'x.py'), [option.replace('PKL', 'json')])
+
+
+@pytest.mark.parametrize('suffix', ['.py', '.yaml'])
+def test_a_config_that_names_itself_over_and_over(suffix: str, tmp_path: Path):
+    pairs = list(itertools.pairwise(f'x{i}' for i in range(12)))
+    if suffix == '.yaml':
+        lines = [f'{b}: &{b} [{", ".join([f"*{a}"] * 10)}]' for a, b in pairs]
+        path = tmp_path / 'x.yaml'
+        path.write_text('\n'.join(['x0: &x0 [1]', *lines]))
+    else:
+        lines = [f'{b} = [{", ".join([a] * 10)}]' for a, b in pairs]
+        path = folder_of(config_of('detection'), tmp_path / 'run', '\n'.join(['\nx0 = [1]', *lines]))
+    with pytest.raises(UserError, match='more than 1000000 values'):
+        configs.load(str(path))
 
 
 def folder_of(config: Config, folder: Path, extra: str = '') -> Path:
