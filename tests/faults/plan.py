@@ -1,8 +1,8 @@
 """What happens to a training process: a kill at a chosen point of a save, a slow disk, a signal.
 
 A process reaches these points whenever it writes, renames or removes a checkpoint or the pointer to one in
-the watched folder: ``write`` (before the first byte), ``half``, ``written``, ``fsync`` (before it), ``rename``
-and ``renamed``, ``unlink`` and ``unlinked`` (before and after).
+the watched folder: ``write`` (before the first byte), ``half``, ``written``, ``fsync`` (before it),
+``rename`` and ``renamed``, ``unlink`` and ``unlinked`` (before and after).
 """
 
 import builtins
@@ -90,7 +90,7 @@ class Watch:
     def _around(self, call: Callable, before: str, after: str | None, index: int) -> Callable:
         def watched(*arguments: object, **named: object) -> object:
             path = _path(arguments[index])
-            there = before != 'unlink' or os.path.lexists(path)  # noqa: PTH
+            there = before != 'unlink' or os.path.lexists(path)
             if there:
                 self.reach(before, path)
             result = call(*arguments, **named)
@@ -146,4 +146,4 @@ def kind_of(path: str) -> str | None:
 
 def _path(file: object) -> str:
     """Of a path, or of an open file's descriptor."""
-    return os.fspath(file) if not isinstance(file, int) else os.readlink(f'/proc/self/fd/{file}')  # noqa: PTH
+    return str(Path(f'/proc/self/fd/{file}').readlink()) if isinstance(file, int) else os.fspath(file)

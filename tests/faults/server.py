@@ -5,15 +5,16 @@ a fork of it is what a new process is after its imports.
 """
 
 import atexit
+import gc
 import json
 import os
 import select
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.faults.plan import Plan, Watch
@@ -82,20 +83,17 @@ class Server:
         self.process.stdin.close()
         self.process.wait()
 
-    def start(
-        self, arguments: list[str], plan: Plan, name: str = '', environment: dict[str, str] | None = None
-    ) -> Process:
+    def start(self, arguments: list[object], plan: Plan, environment: dict[str, str]) -> Process:
         """Start ``tools/train.py`` with these arguments; its output goes beside the plan's log.
 
         Args:
             arguments: of the command line.
             plan: what happens to the process.
-            name: tells processes of one plan apart.
             environment: variables that are set besides this process's own.
         """
-        out, err = (Path(f'{plan.log}{name}.{stream}') for stream in ('out', 'err'))
+        out, err = (Path(f'{plan.log}.{stream}') for stream in ('out', 'err'))
         job = dict(arguments=list(map(str, arguments)), plan=asdict(plan), out=str(out), err=str(err))
-        self._write({**job, 'environment': environment or {}})
+        self._write({**job, 'environment': environment})
         return Process(int(self._read()), self, out, err)
 
     def ended(self, pid: int) -> int:
@@ -139,26 +137,32 @@ def main() -> None:
 
 
 def _imported() -> object:
-    """The training tool, after the imports that a run makes; what is slow and of no matter here is left out."""
+    """The training tool, after the imports that a run makes; what is slow and does not matter is left out."""
     from swin_dense import hosts
 
     hosts.prepare()
     import mmdet.datasets
     import mmdet.evaluation
-    import mmdet.models
+    import mmdet.models  # noqa: F401
     import mmengine.config.config
+    import mmengine.config.utils
     import mmengine.runner.runner
     import mmseg.datasets
     import mmseg.evaluation
     import mmseg.models  # noqa: F401
 
-    import swin_dense.engine.runs
+    import swin_dense.engine.runs  # noqa: F401
     from swin_dense.errors import exit_on_user_error
     from tests.tools.loading import load_tool
 
     mmengine.config.config.FormatCode = lambda text, **style: (text, True)
+    mmengine.config.utils._get_cfg_metainfo = cache(mmengine.config.utils._get_cfg_metainfo)
     mmengine.runner.runner.collect_env = dict
     train = load_tool('train')
+    for name in ('detection', 'segmentation'):
+        mmengine.config.Config.fromfile(f'tests/faults/configs/{name}.py')
+    gc.collect()
+    gc.freeze()  # mmengine collects garbage for each data set
     return lambda: exit_on_user_error(train.main)
 
 
@@ -186,10 +190,6 @@ def _child(train: object, job: dict) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-
-
-def now() -> float:
-    return time.monotonic()
 
 
 if __name__ == '__main__':

@@ -3,7 +3,9 @@ _base_ = ['../../../configs/demo/upernet_swin_nano.py']
 size = (64, 64)
 model = dict(
     data_preprocessor=dict(size=size),
-    backbone=dict(embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4, drop_path_rate=0.3),
+    backbone=dict(
+        embed_dims=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=4, drop_path_rate=0.3
+    ),
     decode_head=dict(in_channels=[8, 16, 32, 64], channels=16, dropout_ratio=0.2),
     auxiliary_head=dict(in_channels=32, channels=16),
 )
