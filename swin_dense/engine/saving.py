@@ -1,14 +1,15 @@
 """A checkpoint on its way to the disk: whole or not at all, finite, and small enough for what is free."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
+from swin_dense.engine.finite import non_finite, tensors_in
 from swin_dense.errors import DiskFullError
 
 MARGIN = 1.02  # of the tensors' bytes: names, logs and the zip's directory
@@ -53,17 +54,4 @@ def free_bytes(folder: Path) -> int:
 def not_finite(content: Mapping[str, Any]) -> str | None:
     """The name of the first tensor of a checkpoint with NaN or infinity, None if there is none."""
     looked_at = {key: content.get(key) for key in ('state_dict', 'ema_state_dict', 'optimizer')}
-    for name, tensor in _tensors(looked_at):
-        # the sum of finite values is finite unless it overflows, and needs no memory
-        if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
-            return name
-    return None
-
-
-def _tensors(node: Any, name: str = '') -> Iterator[tuple[str, Tensor]]:  # noqa: ANN401
-    if isinstance(node, Tensor):
-        yield name, node
-    elif isinstance(node, (dict, list, tuple)):
-        items = node.items() if isinstance(node, dict) else enumerate(node)
-        for key, value in items:
-            yield from _tensors(value, f'{name}.{key}' if name else str(key))
+    return non_finite(tensors_in(looked_at))
