@@ -1,7 +1,6 @@
 """A few of the kills and stops; ``python -m tests.faults.kill`` and ``... .exact`` make them all."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
