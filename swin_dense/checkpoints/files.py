@@ -221,6 +221,7 @@ def write(path: Path, tensors: dict[str, Tensor], wrapper: str | None) -> None:
         UserError: the file cannot be written for another reason.
     """
     with atomic.replacing(path) as partial:
+        partial.touch()  # the system says why it cannot; the libraries below say it in words of their own
         try:
             if path.suffix == '.safetensors':
                 save_file(_apart(tensors), partial, metadata={'format': 'pt'})

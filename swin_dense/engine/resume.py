@@ -6,7 +6,7 @@ from typing import Any
 
 from swin_dense.checkpoints import files
 from swin_dense.engine import run_state
-from swin_dense.errors import UserError
+from swin_dense.errors import UnsafeFileError, UserError
 
 POINTER = 'last_checkpoint'
 STOPPED = 'stopped_iter_{}.pth'  # written when a run is told to stop
@@ -20,6 +20,7 @@ class Saved:
         path: the file.
         iteration: how many iterations it has behind it.
         problem: why it cannot be resumed, None if it can.
+        unsafe: opening it would run code.
         started: when its run was started, as seconds since 1970; 0 if it does not say.
         seed: of its run, None if it does not say.
         settings: what must stay the same when it is resumed; empty for another trainer's checkpoint.
@@ -28,6 +29,7 @@ class Saved:
     path: Path
     iteration: int = 0
     problem: str | None = None
+    unsafe: bool = False
     started: float = 0.0
     seed: int | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +51,7 @@ def look(path: Path) -> Saved:
         files.check_whole(path)
         content = files.read(path, mapped=True)
     except UserError as error:
-        return Saved(path, problem=' '.join(str(error).split()))
+        return Saved(path, problem=' '.join(str(error).split()), unsafe=isinstance(error, UnsafeFileError))
     meta, run = content.get('meta'), content.get(run_state.KEY)
     numbers = [meta.get(key) for key in ('iter', 'epoch')] if isinstance(meta, dict) else [None]
     if not all(type(number) is int and number >= 0 for number in numbers):
@@ -62,9 +64,9 @@ def look(path: Path) -> Saved:
         path,
         numbers[0],
         problem,
-        _number(run.get('started')),
-        meta['seed'] if type(meta.get('seed')) is int else None,
-        settings if isinstance(settings, dict) else {},
+        started=_number(run.get('started')),
+        seed=meta['seed'] if type(meta.get('seed')) is int else None,
+        settings=settings if isinstance(settings, dict) else {},
     )
 
 
@@ -79,13 +81,16 @@ def newest(work_dir: Path) -> Choice:
 
     Raises:
         UserError: there is none that is whole.
+        UnsafeFileError: there is none, and one of them would run code.
     """
     found = checkpoints(work_dir)
     # the best ones hold no optimizer: they are no damage worth a line
     usable = [saved for saved in found if saved.problem is None]
     if not usable:
+        found.sort(key=lambda saved: saved.unsafe, reverse=True)
         why = next((saved.problem for saved in found), f'{work_dir} holds no checkpoint')
-        raise UserError(f'--resume: no run to continue in {work_dir}: {why}')
+        kind = UnsafeFileError if any(saved.unsafe for saved in found) else UserError
+        raise kind(f'--resume: no run to continue in {work_dir}: {why}')
     chosen, named = usable[0], pointed_at(work_dir)
     notes = [f'passed over: {saved.problem}' for saved in found if _is_damaged(saved)]
     if named != chosen.path.name:
@@ -99,12 +104,13 @@ def of_file(path: str) -> Choice:
 
     Raises:
         UserError: it is missing, damaged, or no run's.
+        UnsafeFileError: opening it would run code.
     """
     if Path(path).is_dir():
         return newest(Path(path))
-    saved = look(files.fetch(path))
+    saved = look(Path(files.fetch(path)).resolve())
     if saved.problem:
-        raise UserError(saved.problem)
+        raise (UnsafeFileError if saved.unsafe else UserError)(saved.problem)
     return Choice(saved)
 
 
@@ -118,7 +124,7 @@ def pointed_at(work_dir: Path) -> str | None:
 
 
 def _is_damaged(saved: Saved) -> bool:
-    return saved.problem is not None and 'cannot be read' in saved.problem
+    return saved.unsafe or (saved.problem is not None and 'cannot be read' in saved.problem)
 
 
 def _number(value: Any) -> float:  # noqa: ANN401

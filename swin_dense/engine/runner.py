@@ -110,7 +110,7 @@ class Runner(MMEngineRunner):
         """mmengine's two loops become ours, which stop and go on at any iteration."""
         if isinstance(loop, BaseLoop):
             return loop
-        arguments = dict(loop)
+        arguments = {key: value for key, value in loop.items() if key != '_scope_'}
         kind, by_epoch = arguments.pop('type', None), arguments.pop('by_epoch', None)
         ours = EpochLoop if kind in EPOCH_LOOPS or by_epoch is True else None
         ours = IterLoop if kind in ITER_LOOPS or by_epoch is False else ours

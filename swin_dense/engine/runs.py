@@ -25,6 +25,7 @@ from swin_dense.engine.hooks import HeaderHook, MetricsHook, PictureHook, Progre
 from swin_dense.engine.launch import set_timeout, start_processes
 from swin_dense.engine.lock import work_dir_lock
 from swin_dense.engine.loops import InterruptedEvaluationHook
+from swin_dense.engine.processes import no_children_left
 from swin_dense.engine.runner import Runner
 from swin_dense.engine.signals import StopRequest, TimeBudget
 from swin_dense.engine.start import Start
@@ -124,7 +125,7 @@ def train(
     work_dir = Path(config.work_dir)
     budget = None if limits.seconds is None else TimeBudget(limits.seconds)
     set_timeout(config)
-    with StopRequest(budget) as stop, WorkerWatch() as watch:
+    with StopRequest(budget) as stop, no_children_left(), WorkerWatch() as watch:
         start_processes(launcher, config.env_cfg.dist_cfg)
         make_folder(work_dir)
         with work_dir_lock(work_dir), told(config, watch), full_disk_told(work_dir), terminal.quiet_hosts():
@@ -185,8 +186,9 @@ def test(config: Config, checkpoint: str, launcher: str = 'none', out: Path | No
     """
     config.load_from, config.resume = checkpoint, False
     online.keep_predictions(config, Path(config.work_dir))
-    with WorkerWatch() as watch, told(config, watch), full_disk_told(Path(config.work_dir)):
-        make_folder(Path(config.work_dir))
+    work_dir = Path(config.work_dir)
+    with no_children_left(), WorkerWatch() as watch, told(config, watch), full_disk_told(work_dir):
+        make_folder(work_dir)
         with terminal.quiet_hosts():
             runner = _runner(config, launcher, ('test',), _hooks())
             runner.watch = watch
@@ -235,7 +237,9 @@ def _hand_out(config: Config, out: Path) -> None:
     if configs.task(config) == 'segmentation':
         out.mkdir(parents=True, exist_ok=True)
         for sample in label_maps.samples(config):
-            shutil.copyfile(prefix / f'{sample.image.stem}.png', out / f'{sample.image.stem}.png')
+            target = out / f'{sample.name}.png'
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(prefix / f'{sample.name}.png', target)
         return
     written = [Path(f'{prefix}.{kind}.json') for kind in ('segm', 'bbox')]
     out.parent.mkdir(parents=True, exist_ok=True)

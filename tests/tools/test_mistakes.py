@@ -92,7 +92,7 @@ MISTAKES = {
     ),
     'checkpoint of another model': (
         'test {detection} {tmp}/other.pth --data {coco} --work-dir {tmp}/run',
-        'holds weights alone, not a run to resume',
+        'none of its 1 tensors belongs to the model',
     ),
     'nothing to test': ('test {detection} --data {coco}', 'name either a checkpoint'),
     'two things to test': ('test {detection} a.pth --predictions a.json', 'name either a checkpoint'),

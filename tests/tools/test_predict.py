@@ -278,8 +278,9 @@ def test_a_config_and_the_newest_of_its_run(task: str, made: Made, tool: Callabl
     predict(tool, made.checkpoints[task], image, '--out', tmp_path / 'b')
     name = 'predictions.json' if task == 'detection' else f'label_maps/{image.stem}.png'
     assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
-    (tmp_path / 'last_checkpoint').unlink()
-    assert 'give --checkpoint FILE' in tool('predict', tmp_path / 'config.py', image).error()
+    (tmp_path / 'epoch_1.pth').unlink()
+    line = tool('predict', tmp_path / 'config.py', image, '--out', tmp_path / 'c').error()
+    assert 'give --checkpoint FILE' in line
 
 
 def test_untrusted_checkpoints(made: Made, tool: Callable, tmp_path: Path):  # noqa: F811

@@ -63,7 +63,7 @@ def test_a_signal_saves_and_stops(data: Path, tmp_path: Path, number: int, statu
     assert (folder / f'stopped_iter_{done}.pth').is_file()
     assert not [pid for pid in children if processes.alive(pid)], 'no process is left behind'
     more = [*arguments(data, folder), f'train_cfg.max_iters={done + 2}']
-    refused = run(*more[:1], '--resume', *more[1:], status=2)
+    refused = run(*more[:2], '--resume', *more[2:], status=2)
     assert 'schedule was 400 iterations' in one_line(refused.stderr)
     finished = run(*more[:1], '--resume', 'auto', '--resume-anyway', *more[1:])
     assert rows(finished.stdout)['schedule'] == f'{done + 2} iterations, resumed after {done}'
@@ -73,6 +73,6 @@ def test_a_signal_saves_and_stops(data: Path, tmp_path: Path, number: int, statu
 @pytest.mark.slow
 def test_a_time_budget_stops_with_success(data: Path, tmp_path: Path):
     folder = tmp_path / 'run'
-    done = run(*arguments(data, folder)[:1], '--max-time', '25s', *arguments(data, folder)[1:])
+    done = run(*arguments(data, folder)[:2], '--max-time', '25s', *arguments(data, folder)[2:])
     assert done.stderr.startswith('stopped by --max-time after ')
     assert len(list(folder.glob('stopped_iter_*.pth'))) == 1
