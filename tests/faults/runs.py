@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -103,6 +104,13 @@ class Training:
         path = self.folder / f'points_{process}'
         lines = path.read_text().splitlines() if path.exists() else []
         return [(float(time), *rest) for time, *rest in map(str.split, lines)]
+
+    def wait_for_save(self) -> None:
+        """Wait until the first process has finished a save."""
+        deadline = time.monotonic() + 120
+        while self.saved() == 0:
+            assert time.monotonic() < deadline, 'no save'
+            time.sleep(0.01)
 
     def saved(self) -> int:
         """The iteration of the last save that the first process finished: the pointer was there."""
