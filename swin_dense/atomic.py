@@ -53,8 +53,15 @@ def write_text(path: Path, content: str) -> None:
 
 def write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a whole file by a function that takes an open binary file; errors as ``replacing``."""
-    with replacing(path) as partial, partial.open('wb') as file:
-        write(file)
+    with replacing(path) as partial:
+        try:
+            with partial.open('wb') as file:
+                write(file)
+        except RuntimeError as error:
+            # torch.save says 'unexpected pos 64 vs 128' of a full disk, while it handles what the disk said
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def sweep(folder: Path) -> list[Path]:

@@ -19,7 +19,6 @@ from mmengine.runner.runner import _SlicedDataset
 from torch import nn
 from torch.utils.data import DataLoader
 
-from swin_dense import atomic
 from swin_dense.checkpoints.files import fetch, read, state_dict
 from swin_dense.checkpoints.load import load
 from swin_dense.engine import run_settings, run_state, saving
@@ -257,8 +256,8 @@ class Runner(MMEngineRunner):
         elif is_main_process():
             path = Path(out_dir) / filename
             try:
-                with atomic.replacing(path) as partial_path:
-                    save(str(path.parent), partial_path.name)
+                with saving.straight_to_disk():
+                    save(out_dir, filename)
             except DiskFullError as error:
                 free = saving.free_bytes(path.parent)
                 raise DiskFullError(path, self._checkpoint_bytes(), free) from error

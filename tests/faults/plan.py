@@ -114,16 +114,20 @@ class Watch:
 
 
 class _Halved(io.BufferedWriter):
-    """A file whose first write comes to the disk in two halves."""
+    """A file of which a part is on the disk, and then the rest.
+
+    The part is half of a pointer's only write, or the first hundred of a checkpoint's several hundred writes.
+    """
 
     def __init__(self, raw: io.FileIO, watch: Watch, path: str) -> None:
         super().__init__(raw)
-        self.watch, self.path, self.first = watch, path, True
+        self.watch, self.path = watch, path
+        self.left = 1 if kind_of(path) == POINTER else 100
 
     def write(self, content: bytes) -> int:
-        if not self.first:
+        self.left -= 1
+        if self.left != 0:
             return super().write(content)
-        self.first = False
         half = len(content) // 2
         super().write(content[:half])
         self.flush()
