@@ -13,6 +13,8 @@ from mmengine.runner import Runner
 from swin_dense import atomic
 from swin_dense.engine.resume import POINTER, STOPPED
 
+OUTDATED = 'outdated_best'  # in the message hub: best checkpoints that the last evaluation may have replaced
+
 
 class _KeepsFiles(LocalBackend):
     """A local disk on which mmengine's hook sees nothing that it could remove before it saves."""
@@ -46,6 +48,11 @@ class CheckpointHook(MMEngineCheckpointHook):
                 self.best_ckpt_path = info[key]
             else:
                 self.best_ckpt_path_dict[key.removeprefix('best_ckpt_')] = info[key]
+        if is_main_process():
+            names = info.get(OUTDATED)
+            names = filter(_is_best, names) if isinstance(names, list) else ()
+            outdated = {self._own_file(name) for name in names}
+            _remove({Path(path) for path in outdated if path} - self._best())
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         if not self._is_local():
@@ -81,6 +88,9 @@ class CheckpointHook(MMEngineCheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
             return
         before, disk = self._best(), self.file_backend
+        # mmengine saves the regular checkpoint once more with the new best one in it: a run that is killed
+        # before the old one goes removes it when it resumes
+        runner.message_hub.update_info(OUTDATED, [path.name for path in before])
         self.file_backend = _KeepsFiles()
         try:
             super()._save_best_checkpoint(runner, metrics)
@@ -100,6 +110,10 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _is_local(self) -> bool:
         return isinstance(self.file_backend, LocalBackend)
+
+
+def _is_best(name: object) -> bool:
+    return isinstance(name, str) and name.startswith('best_') and name.endswith('.pth')
 
 
 def point_at(work_dir: Path, checkpoint: Path) -> None:

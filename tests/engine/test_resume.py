@@ -11,7 +11,8 @@ from swin_dense.engine import resume, run_state, start
 from swin_dense.engine.loops import EpochLoop, IterLoop
 from swin_dense.engine.runner import Runner
 from swin_dense.engine.signals import StopRequest
-from swin_dense.errors import StoppedError, UserError
+from swin_dense.errors import StoppedError, UnsafeFileError, UserError
+from tests.checkpoints.test_untrusted import hostile
 from tests.engine.test_runner import message, runner
 
 ITERATIONS = 12
@@ -151,6 +152,20 @@ def test_no_checkpoint_is_whole(work_dir: Path):
     for path in work_dir.glob('*.pth'):
         damage(path, 'half')
     assert message(resume.newest, work_dir).startswith(f'--resume: no run to continue in {work_dir}: ')
+
+
+def test_an_unsafe_checkpoint_is_named(work_dir: Path):
+    """Passed over with a line, and the reason where there is nothing else."""
+    whole = resume.newest(work_dir).saved.path
+    evil, trace = hostile(work_dir)
+    chosen = resume.newest(work_dir)
+    assert chosen.saved.path == whole
+    assert f'passed over: checkpoint {evil} is refused' in chosen.notes[0]
+    for path in work_dir.glob('epoch_*.pth'):
+        path.unlink()
+    with pytest.raises(UnsafeFileError, match='is refused: it holds'):
+        resume.newest(work_dir)
+    assert not trace.exists()
 
 
 def test_the_run_that_was_started_last_counts(work_dir: Path, tmp_path: Path):
