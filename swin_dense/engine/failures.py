@@ -8,7 +8,7 @@ from mmengine.config import Config
 from swin_dense.engine import ranks
 from swin_dense.engine.memory import memory_failure
 from swin_dense.engine.signs_of_life import DONE
-from swin_dense.engine.workers import WorkerWatch, worker_failure
+from swin_dense.engine.workers import WorkerWatch, deaths_of_workers, worker_failure
 from swin_dense.errors import FailedRunError, StoppedError, UserError
 
 
@@ -25,7 +25,8 @@ def told(config: Config, watch: WorkerWatch) -> Iterator[None]:
         watch: which knows the loaders' workers.
     """
     try:
-        yield
+        with deaths_of_workers():
+            yield
     except UserError as error:
         # that a run was stopped is agreed: nobody waits for the others
         _hand_on(error, DONE if isinstance(error, StoppedError) else str(error))

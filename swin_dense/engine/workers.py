@@ -8,7 +8,10 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_sharer
 from types import TracebackType
 
 import torch
@@ -20,6 +23,7 @@ from swin_dense.engine.ranks import CANNOT_GO_ON, chain
 from swin_dense.errors import FailedRunError
 
 LOOK_SECONDS = 2.0
+DEATH_SECONDS = 5.0  # from the end of a process's connections to its own end
 STOPPED_SECONDS = 15.0  # that a worker may be stopped; the run then ends well within 30 s
 PR_SET_PDEATHSIG = 1
 NOTHING = -1
@@ -180,6 +184,22 @@ class WorkerWatch:
             self.killed.add(pid)
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def deaths_of_workers() -> Iterator[None]:
+    """Raise torch's error about a worker that died while it handed the memory of a tensor to the trainer.
+
+    The connection breaks first, and the trainer gets a bare EOFError or ConnectionResetError. The system
+    tells of the death a moment later, and torch's handler of SIGCHLD raises wherever the trainer is: here.
+    """
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        frames = traceback.walk_tb(error.__traceback__)
+        if any(frame.f_code.co_filename == resource_sharer.__file__ for frame, _ in frames):
+            time.sleep(DEATH_SECONDS)
+        raise
 
 
 def worker_failure(error: BaseException, watch: WorkerWatch) -> FailedRunError | None:

@@ -7,11 +7,14 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from multiprocessing import resource_sharer
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import torch
@@ -23,7 +26,7 @@ from swin_dense.engine import processes, workers
 from swin_dense.engine.failures import told
 from swin_dense.engine.processes import end_children, no_children_left
 from swin_dense.engine.signals import StopRequest, stopped
-from swin_dense.engine.workers import Loading, WorkerWatch, worker_failure, worker_init
+from swin_dense.engine.workers import Loading, WorkerWatch, deaths_of_workers, worker_failure, worker_init
 from swin_dense.errors import UserError
 
 CONTEXT = multiprocessing.get_context('fork')  # the tests have imported everything already
@@ -59,8 +62,11 @@ def loader(hangs: int | None = None, timeout: float = 0, method: str = 'fork') -
     ), loading
 
 
-def trainer(ready: Path, hangs: int | None, timeout: float, method: str) -> None:
-    """A run that loads for ever, in a process and a session of its own."""
+def trainer(ready: Path, hangs: int | None, timeout: float, method: str, waits: bool) -> None:
+    """A run that loads for ever, in a process and a session of its own.
+
+    Where it ``waits``, it does so for a file after two batches.
+    """
     os.setsid()
     try:
         with StopRequest() as stop, no_children_left(), WorkerWatch() as watch, told(Config(), watch):
@@ -70,6 +76,8 @@ def trainer(ready: Path, hangs: int | None, timeout: float, method: str) -> None
             for iteration, _ in enumerate(batches, 1):
                 if iteration == 2:
                     ready.write_text(' '.join(map(str, loading.pids())))
+                    while waits and not ready.with_suffix('.go').is_file():
+                        time.sleep(0.01)
                 if stop.agreed() is not None:
                     raise stopped(stop.agreed(), 'and saved')
     except UserError as error:
@@ -85,9 +93,11 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     running: list[BaseProcess] = []
     pids: list[int] = []
 
-    def begin(hangs: int | None = None, timeout: float = 0, method: str = 'fork') -> Trainer:
+    def begin(
+        hangs: int | None = None, timeout: float = 0, method: str = 'fork', waits: bool = False
+    ) -> Trainer:
         ready = tmp_path / 'ready'
-        process = CONTEXT.Process(target=trainer, args=(ready, hangs, timeout, method))
+        process = CONTEXT.Process(target=trainer, args=(ready, hangs, timeout, method, waits))
         process.start()
         running.append(process)
         while not (ready.is_file() and len(ready.read_text().split()) == 2):
@@ -161,6 +171,19 @@ def test_a_stopped_worker_ends_the_run(start: Callable[..., Trainer]) -> None:
     text = wait()
     assert process.exitcode == 1
     assert f'loader worker 1 (process {pids[1]}) was stopped for 0 s and had to be killed' in text
+    assert gone(pids)
+
+
+def test_a_worker_that_stopped_while_its_tensor_is_taken_ends_the_run(
+    start: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    process, pids, wait = start(waits=True)
+    time.sleep(0.5)  # until the next batches are ready
+    os.kill(pids[1], signal.SIGSTOP)
+    (tmp_path / 'ready.go').touch()
+    text = wait()
+    assert process.exitcode == 1
+    assert text.startswith(f'loader worker 1 (process {pids[1]}) was stopped for 0 s and had to be killed')
     assert gone(pids)
 
 
@@ -294,6 +317,42 @@ def test_what_torch_says(text: str, line: str) -> None:
     failure = worker_failure(RuntimeError(text), WorkerWatch())
     assert str(failure) == f'{line}: the run cannot go on; its last checkpoint is intact'
     assert failure.status == 1
+
+
+def test_a_worker_that_dies_while_its_tensor_is_taken_is_told_by_torch() -> None:
+    ours, theirs = CONTEXT.Pipe()
+
+    def worker() -> None:
+        theirs.send(resource_sharer.DupFd(0))  # as torch hands on the memory of a tensor
+        time.sleep(60)
+
+    process = CONTEXT.Process(target=worker)
+    process.start()
+    tensor = ours.recv()
+    process.kill()
+    process.join()
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGCHLD)).start()
+    before = signal.signal(signal.SIGCHLD, tell)
+    try:
+        with pytest.raises(RuntimeError, match='is killed by signal') as caught, deaths_of_workers():
+            tensor.detach()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert isinstance(caught.value.__context__, (EOFError, OSError))
+
+
+def tell(number: int, frame: FrameType | None) -> None:
+    """What torch's handler of SIGCHLD does."""
+    raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')
+
+
+@pytest.mark.parametrize('error', [EOFError, ConnectionResetError])
+def test_other_broken_connections_are_raised_at_once(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, 'sleep', lambda seconds: pytest.fail('it waits'))
+    with pytest.raises(error), deaths_of_workers():
+        raise error
 
 
 def test_the_signal_is_known_though_the_loader_raises_another_error() -> None:
