@@ -57,7 +57,7 @@ def write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a whole file by a function that takes an open binary file; errors as ``replacing``."""
     with replacing(path) as partial:
         try:
-            with _InPieces(io.FileIO(partial, 'w')) as file:
+            with _InPieces(partial.open('wb', buffering=0)) as file:
                 write(file)
         except RuntimeError as error:
             # torch.save says 'unexpected pos 64 vs 128' of a full disk, while it handles what the disk said

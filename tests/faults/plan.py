@@ -29,6 +29,7 @@ POINTS = (
     ('unlink', CHECKPOINT),
     ('unlinked', CHECKPOINT),
 )
+HALF = {CHECKPOINT: 200_000, POINTER: 1}  # bytes: the write that reaches them is split
 REAL_OPEN = io.open
 
 
@@ -79,12 +80,17 @@ class Watch:
         if point in ('fsync', 'half'):
             time.sleep(self.plan.slow)
 
-    def open(self, file: object, mode: str = 'r', *arguments: object, **named: object) -> object:
+    def open(
+        self, file: object, mode: str = 'r', buffering: int = -1, *arguments: object, **named: object
+    ) -> object:
         watched = isinstance(file, str | os.PathLike) and kind_of(os.fspath(file)) and 'w' in mode
         if not watched:
-            return REAL_OPEN(file, mode, *arguments, **named)
+            return REAL_OPEN(file, mode, buffering, *arguments, **named)
         self.reach('write', os.fspath(file))
-        binary = _Halved(io.FileIO(file, 'w'), self, os.fspath(file))
+        raw = _Halved(self, os.fspath(file))
+        if buffering == 0:
+            return raw
+        binary = io.BufferedWriter(raw)
         return binary if 'b' in mode else io.TextIOWrapper(binary)
 
     def _around(self, call: Callable, before: str, after: str | None, index: int) -> Callable:
@@ -113,24 +119,19 @@ class Watch:
         Runner.call_hook = watched
 
 
-class _Halved(io.BufferedWriter):
-    """A file of which a part is on the disk, and then the rest.
+class _Halved(io.FileIO):
+    """A file of which a part is on the disk, and then the rest."""
 
-    The part is half of a pointer's only write, or the first hundred of a checkpoint's several hundred writes.
-    """
-
-    def __init__(self, raw: io.FileIO, watch: Watch, path: str) -> None:
-        super().__init__(raw)
+    def __init__(self, watch: Watch, path: str) -> None:
+        super().__init__(path, 'w')
         self.watch, self.path = watch, path
-        self.left = 1 if kind_of(path) == POINTER else 100
+        self.left = HALF[kind_of(path)]
 
     def write(self, content: bytes) -> int:
-        self.left -= 1
-        if self.left != 0:
+        before, self.left = self.left, self.left - len(content)
+        if not self.left <= 0 < before:
             return super().write(content)
-        half = len(content) // 2
-        super().write(content[:half])
-        self.flush()
+        half = super().write(content[: len(content) // 2])
         self.watch.reach('half', self.path)
         return half + super().write(content[half:])
 
