@@ -1,4 +1,4 @@
-"""Output folders: made and tried before the work, and replaced as a whole."""
+"""Output folders: tried before the work, and replaced as a whole."""
 
 import ctypes
 import os
@@ -13,22 +13,29 @@ from swin_dense.errors import DiskFullError, UserError
 HERE, EXCHANGE = -100, 2  # of Linux's renameat2: AT_FDCWD, RENAME_EXCHANGE
 
 
-def make_writable(folder: Path, name: str) -> None:
-    """Make an output folder, and see that a file can be written there: before the work, not after it.
+def check_writable(folder: Path, name: str) -> None:
+    """See that a file can be written in an output folder: before the work, not after it.
+
+    Folders that are missing are made for that, and removed again.
 
     Args:
-        folder: with all above it that is missing.
+        folder: its parents may be missing, too.
         name: what the error calls it, such as ``--out``.
 
     Raises:
         UserError: it cannot be made, or written.
     """
+    missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise UserError(f'{name} {folder} cannot be written: {error.strerror or error}') from error
+    finally:
+        for place in missing:
+            with suppress(OSError):
+                place.rmdir()
 
 
 def replace(new: Path, folder: Path) -> None:

@@ -44,7 +44,7 @@ def predict(args: argparse.Namespace, watch: Watch) -> None:
     found = sources.find(args.sources, args.out)
     config, checkpoint = model.choose(args.model, args.checkpoint, args.cfg_options)
     weights = run.weights_key(files.fetch(checkpoint), config)  # of the file before it is read
-    folders.make_writable(args.out, '--out')
+    folders.check_writable(args.out, '--out')
     predictor = Predictor(checkpoint, config)
     for line in predictor.report.lines():
         terminal.say(line)

@@ -36,7 +36,7 @@ def main() -> None:
     if not run and args.data is None:
         raise UserError(f'{args.source} is no run (it holds no config): --data DIR names the ground truth')
     out = args.out or (args.source / 'report.html' if folder else args.source.with_suffix('.html'))
-    folders.make_writable(out.absolute().parent, 'the folder of the report')  # before the work, not after it
+    folders.check_writable(out.absolute().parent, 'the folder of the report')  # before the work, not after it
     with terminal.quiet_hosts():
         content = page.of_run(args.source, args.data) if run else page.of_predictions(args.source, args.data)
     terminal.say(f'report: {page.save(content, out)}')

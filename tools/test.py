@@ -39,10 +39,10 @@ def main() -> None:
     from swin_dense.engine import runs
 
     if args.out is not None:  # before the evaluation, not after it
-        folders.make_writable(args.out.absolute().parent, '--out: the folder')
+        folders.check_writable(args.out.absolute().parent, '--out: the folder')
     if args.predictions is not None:
         recipe = runs.scoring_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
-        folders.make_writable(Path(recipe.work_dir), 'work directory')
+        folders.check_writable(Path(recipe.work_dir), 'work directory')
         runs.score(recipe, args.predictions, args.data)
         return
     recipe = runs.ready_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)

@@ -19,6 +19,7 @@ from swin_dense.predict.journal import Journal, identity
 from swin_dense.predict.predictor import Predictor
 from swin_dense.predict.results import Instances, LabelMap
 from swin_dense.predict.sources import Source, Video, open_video
+from swin_dense.predict.tiles import starts
 from swin_dense.report import terminal
 from swin_dense.report.overlays import LISTED, picture
 from swin_dense.report.pictures import SCORE
@@ -94,6 +95,8 @@ def predict_all(
     """
     if settings.batch < 1:
         raise UserError(f'--batch {settings.batch}: at least one image')
+    if settings.tile is not None:
+        starts(1, settings.tile, settings.overlap)  # raises where no grid has such tiles
     numbers = output.ids(sources, predictor.classes, annotations)
     key = {**weights, 'classes': list(predictor.classes), 'settings': asdict(settings)}
     with _alone(out):
@@ -128,7 +131,7 @@ def weights_key(checkpoint: Path, config: Config | None) -> dict[str, object]:
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
     """Keep other processes from predicting into the same folder."""
-    lock = filelock.FileLock(out / LOCK, timeout=0)
+    lock, is_new = filelock.FileLock(out / LOCK, timeout=0), not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
         with suppress(NotImplementedError):  # a file system without locks
@@ -143,6 +146,9 @@ def _alone(out: Path) -> Iterator[None]:
         with suppress(OSError):
             (out / LOCK).unlink()
         lock.release()
+        if is_new:
+            with suppress(OSError):  # it holds something
+                out.rmdir()
 
 
 class _Job:

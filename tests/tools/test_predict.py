@@ -335,3 +335,4 @@ def test_mistakes(arguments: list, message: str, made: Made, tool: Callable, tmp
         'predict', made.checkpoints['detection'], *given, '--out', tmp_path / 'out', '--device', 'cpu'
     ).error()
     assert message in line
+    assert not (tmp_path / 'out').exists()
