@@ -32,9 +32,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
-        _to_disk(partial)
+        to_disk(partial)
         os.replace(partial, path)  # noqa: PTH105  the fault tests interrupt this very call
-        _to_disk(path.parent)
+        to_disk(path.parent)
     except OSError as error:
         raise _told(path, partial, error) from error
     finally:
@@ -66,6 +66,15 @@ def write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
             raise
 
 
+def to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class _InPieces(io.BufferedWriter):
     """A file that goes to the disk while it is written and leaves no copy of itself in the page cache.
 
@@ -95,15 +104,6 @@ def sweep(folder: Path) -> list[Path]:
             shutil.rmtree(partial) if partial.is_dir() and not partial.is_symlink() else partial.unlink()
             removed.append(partial)
     return removed
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _told(path: Path, partial: Path, error: OSError) -> UserError:

@@ -62,7 +62,7 @@ def replace(new: Path, folder: Path) -> None:
             shutil.rmtree(new)
         else:
             _move_into(new, folder)
-        _sync(folder.parent)
+        atomic.to_disk(folder.parent)
     except OSError as error:
         raise told(error, folder) from error
 
@@ -82,16 +82,8 @@ def _only_pngs(folder: Path) -> bool:
 def _synced(folder: Path) -> None:
     """Wait until a folder with all below it is on the disk."""
     for entry in folder.rglob('*'):
-        _sync(entry)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        atomic.to_disk(entry)
+    atomic.to_disk(folder)
 
 
 def _move_into(new: Path, folder: Path) -> None:

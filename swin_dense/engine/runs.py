@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 
-from swin_dense import atomic
+from swin_dense import atomic, folders
 from swin_dense.data import ade20k, coco
 from swin_dense.engine import config as configs
 from swin_dense.engine import dry_run as dry
@@ -252,12 +252,8 @@ def make_folder(work_dir: Path) -> None:
     Raises:
         UserError: it cannot.
     """
-    try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=work_dir):
-            pass
-    except OSError as error:
-        raise UserError(f'work directory {work_dir} cannot be written to: {error.strerror}') from error
+    folders.check_writable(work_dir, 'work directory')
+    work_dir.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
