@@ -41,14 +41,14 @@ FAMILIES = (
     *('faster_rcnn/faster-rcnn_r50_fpn_1x_coco', 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco'),
     *('cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco', 'retinanet/retinanet_r50_fpn_1x_coco'),
     *('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco', 'atss/atss_r50_fpn_1x_coco', 'gfl/gfl_r50_fpn_1x_coco'),
-    *('yolox/yolox_tiny_8xb8-300e_coco', 'yolof/yolof_r50-c5_8xb8-1x_coco', 'ssd/ssd300_coco'),
+    *('yolox/yolox_tiny_8xb8-300e_coco', 'yolof/yolof_r50-c5_8xb8-1x_coco', 'paa/paa_r50_fpn_1x_coco'),
     *('detr/detr_r50_8xb2-150e_coco', 'rtmdet/rtmdet_tiny_8xb32-300e_coco', 'fpg/mask-rcnn_r50_fpg_crop640-50e_coco'),
-    *('solo/solo_r50_fpn_1x_coco', 'cascade_rpn/cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco'),
+    *('solo/solo_r50_fpn_1x_coco', 'libra_rcnn/libra-faster-rcnn_r50_fpn_1x_coco'),
     'swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco',
 )  # fmt: skip
 SEGMENTORS = (
     *('fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512', 'pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512'),
-    *('deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-512x1024', 'mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512'),
+    *('deeplabv3plus/deeplabv3plus_r18-d8_4xb2-80k_cityscapes-512x1024', 'upernet/upernet_r50_4xb4-80k_ade20k-512x512'),
     *('segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512', 'ocrnet/ocrnet_hr18s_4xb4-80k_ade20k-512x512'),
     *('bisenetv2/bisenetv2_fcn_4xb4-160k_cityscapes-1024x1024', 'swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512'),
     *('segmenter/segmenter_vit-t_mask_8xb1-160k_ade20k-512x512', 'mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512'),
