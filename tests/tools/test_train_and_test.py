@@ -91,7 +91,7 @@ def test_the_validation_loss_of_a_segmentor(segmentation: Run):
     assert segmentation.output.count('│ val/loss ') == 2
 
 
-@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+@pytest.mark.parametrize('task', [pytest.param('detection', marks=pytest.mark.slow), 'segmentation'])
 def test_mixed_precision(task: str, data: Path, tmp_path: Path):
     config, folder = (DETECTION, 'coco') if task == 'detection' else (SEGMENTATION, 'ade')
     options = epochs(1) if task == 'detection' else [*iterations(2), 'train_cfg.val_interval=2']
@@ -272,6 +272,7 @@ def test_resuming_the_newest_checkpoint(detection: Run, tmp_path: Path):
     assert f'evaluation after {before + 4} iterations' in done.stdout
 
 
+@pytest.mark.slow
 def test_resuming_a_named_checkpoint_in_bfloat16(segmentation: Run, tmp_path: Path):
     folder, more = tmp_path / 'run', ITERS + ITERS // 2
     checkpoint = segmentation.folder / f'iter_{ITERS}.pth'

@@ -20,6 +20,7 @@ from tests.tools.runs import (
 )
 
 
+@pytest.mark.slow
 def test_two_processes_one_without_objects(data: Path, tmp_path: Path):
     """Every second image is empty, and with no shuffling all of these go to the second process."""
     for split in ('train', 'val'):
@@ -64,6 +65,7 @@ def stock(package: ModuleType, config: str) -> Path:
     return Path(package.__file__).parent / '.mim' / 'configs' / config
 
 
+@pytest.mark.slow
 def test_a_stock_config_of_mmdet(data: Path, tmp_path: Path):
     options = [
         'train_cfg.max_epochs=1',
