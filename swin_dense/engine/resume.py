@@ -1,5 +1,6 @@
 """Which checkpoint a run goes on from: the newest one that is whole, whatever else lies in its folder."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from swin_dense.engine import run_state
 from swin_dense.errors import UnsafeFileError, UserError
 
 POINTER = 'last_checkpoint'
+LARGEST = 2**63 - 1  # iteration or seed: files of other people hold numbers of any length
 STOPPED = 'stopped_iter_{}.pth'  # written when a run is told to stop
 
 
@@ -54,7 +56,7 @@ def look(path: Path) -> Saved:
         return Saved(path, problem=' '.join(str(error).split()), unsafe=isinstance(error, UnsafeFileError))
     meta, run = content.get('meta'), content.get(run_state.KEY)
     numbers = [meta.get(key) for key in ('iter', 'epoch')] if isinstance(meta, dict) else [None]
-    if not all(type(number) is int and number >= 0 for number in numbers):
+    if not all(map(_is_count, numbers)):
         return Saved(path, problem=f'checkpoint {path} holds weights alone, not a run to resume')
     lacking = [key for key in ('optimizer', 'message_hub', 'state_dict') if key not in content]
     problem = f'checkpoint {path} holds no {lacking[0]}, so no run can go on from it' if lacking else None
@@ -64,8 +66,8 @@ def look(path: Path) -> Saved:
         path,
         numbers[0],
         problem,
-        started=_number(run.get('started')),
-        seed=meta['seed'] if type(meta.get('seed')) is int else None,
+        started=_time(run.get('started')),
+        seed=meta['seed'] if _is_count(meta.get('seed')) else None,
         settings=settings if isinstance(settings, dict) else {},
     )
 
@@ -127,5 +129,9 @@ def _is_damaged(saved: Saved) -> bool:
     return saved.unsafe or (saved.problem is not None and 'cannot be read' in saved.problem)
 
 
-def _number(value: Any) -> float:  # noqa: ANN401
-    return float(value) if isinstance(value, (int, float)) else 0.0
+def _time(value: Any) -> float:  # noqa: ANN401
+    return value if isinstance(value, float) and math.isfinite(value) else 0.0
+
+
+def _is_count(value: Any) -> bool:  # noqa: ANN401
+    return type(value) is int and 0 <= value <= LARGEST

@@ -177,6 +177,29 @@ def test_the_run_that_was_started_last_counts(work_dir: Path, tmp_path: Path):
     assert resume.newest(work_dir).saved.path == path
 
 
+@pytest.mark.parametrize(
+    'value', [pytest.param(10**400, id='400 digits'), float('nan'), float('inf'), 'now', None]
+)
+def test_a_start_that_is_no_time_counts_as_none(work_dir: Path, value: object):
+    path = work_dir / 'epoch_1.pth'
+    content = torch.load(path, weights_only=False)
+    content[run_state.KEY]['started'] = value
+    torch.save(content, path)
+    assert resume.look(path).started == 0.0
+    assert resume.newest(work_dir).saved.path == work_dir / 'epoch_3.pth'
+
+
+@pytest.mark.parametrize('key', ['iter', 'epoch', 'seed'])
+def test_numbers_of_hundreds_of_digits(work_dir: Path, key: str):
+    path = work_dir / 'epoch_1.pth'
+    content = torch.load(path, weights_only=False)
+    content['meta'][key] = 10**400
+    torch.save(content, path)
+    saved = resume.look(path)
+    assert saved.seed is None
+    assert (saved.problem is None) == (key == 'seed')
+
+
 def config(work_dir: Path) -> Config:
     backbone = dict(init_cfg=dict(checkpoint='https://example.com/swin.pth'))
     return Config(dict(work_dir=str(work_dir), resume=False, load_from=None, model=dict(backbone=backbone)))
