@@ -40,7 +40,7 @@ class WindowAttention(nn.Module):
         self.window_size = window_size
         self.num_heads = num_heads
         self.attn_drop = attn_drop
-        self.relative_position_bias_table = nn.Parameter(Tensor((2 * window_size - 1) ** 2, num_heads))
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window_size - 1) ** 2, num_heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = Linear(dim, dim)
@@ -123,10 +123,10 @@ class WindowAttentionV2(nn.Module):
 
     def position_bias(self) -> Tensor:
         """(nH, N, N): the MLP's bias for the offset of every (query, key) pair."""
-        weight = self.cpb_mlp[0].weight
-        offsets = log_coordinates(self.window_size, self.pretrained_window, weight.device, weight.dtype)
+        device, dtype = self.logit_scale.device, self.logit_scale.dtype  # a quantized layer's weight has none
+        offsets = log_coordinates(self.window_size, self.pretrained_window, device, dtype)
         # not in autocast's type: the gradient is a sum over all windows, too long for half precision
-        table = 16 * self.cpb_mlp(offsets).to(weight.dtype).sigmoid()
+        table = 16 * self.cpb_mlp(offsets).to(dtype).sigmoid()
         return _by_pair(table, self.window_size)
 
     def query_and_value_bias(self) -> tuple[Tensor | None, Tensor | None]:

@@ -10,15 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from swin_dense.models.eager import is_eager
+
 
 def is_eager_on_cpu(x: Tensor) -> bool:
-    """Whether x is computed on the CPU, now and in its own precision: no autocast, compiling or tracing."""
+    """Whether x is computed on the CPU, now (``is_eager``) and in its own precision: no autocast."""
     return (
         x.device.type == 'cpu'
         and x.dtype in (torch.float32, torch.float64)
         and not torch.is_autocast_enabled('cpu')
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
+        and type(x) in (Tensor, nn.Parameter)
+        and is_eager()
     )
 
 

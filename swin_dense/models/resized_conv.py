@@ -10,13 +10,13 @@ nothing are enlarged and convolved, with a quarter of the products if they are l
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from swin_dense.models import winograd
+from swin_dense.models.eager import eager_cache
 
 
 def conv_of_resized(maps: Sequence[Tensor], weight: Tensor, align_corners: bool) -> Tensor:
@@ -95,8 +95,7 @@ def _add_conv_of_resized(result: Tensor, x: Tensor, weight: Tensor, align_corner
     return result.view(batch, height, width, out)
 
 
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
+@eager_cache(maxsize=64)
 @torch.no_grad()
 def shifted_resizing(
     size: int, to: int, taps: int, align_corners: bool, device: torch.device, dtype: torch.dtype
@@ -106,7 +105,7 @@ def shifted_resizing(
     Row p of tap t is row p + t - taps // 2 of the resizing, or zero where that lies outside: a
     convolution pads what is enlarged.
     """
-    one_hot = torch.eye(size, dtype=torch.float64).unsqueeze(0)  # channels are the sources
+    one_hot = torch.eye(size, dtype=torch.float64, device='cpu').unsqueeze(0)  # channels are the sources
     resizing = F.interpolate(one_hot.unsqueeze(2), (1, to), mode='bilinear', align_corners=align_corners)
     resizing = F.pad(resizing[0, :, 0].T, (0, 0, taps // 2, taps // 2))  # (to + taps - 1, size)
     return torch.stack([resizing[tap : tap + to] for tap in range(taps)]).to(device, dtype)

@@ -5,17 +5,16 @@ side, N = M * M its tokens, nW the number of windows of one padded map.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from swin_dense.models.eager import eager_cache
+
 # Swin adds -100 to the logits of pairs that may not attend to each other. It is not -inf: a pair's
 # weight is exp(-100) times what it would be, as in the official code.
 MASKED = -100.0
-
-# The cached functions leave inference mode: a tensor made in it could never serve training later.
 
 
 def missing(size: int, multiple: int) -> int:
@@ -46,8 +45,7 @@ def join_windows(windows: Tensor, window: int, height: int, width: int) -> Tenso
     return x.transpose(2, 3).reshape(-1, height, width, channels)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
+@eager_cache(maxsize=16)
 def relative_position_index(window: int, device: torch.device) -> Tensor:
     """(N * N,) row of the bias table for each (query, key) pair of a window.
 
@@ -62,22 +60,20 @@ def relative_position_index(window: int, device: torch.device) -> Tensor:
     return (dy * (2 * window - 1) + dx).flatten()
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
+@eager_cache(maxsize=16)
 def log_coordinates(window: int, pretrained: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """((2M - 1)^2, 2) log-spaced (dy, dx) of each row of v1's bias table (Swin V2, section 3.3, eq. 4).
 
     An offset of ``pretrained`` - 1, the largest in the windows of the pretraining, becomes
     log2(1 + 8) / log2(8), as in Microsoft's code; the paper leaves the 8s out.
     """
-    offsets = torch.arange(1 - window, window, dtype=torch.float64)
+    offsets = torch.arange(1 - window, window, dtype=torch.float64, device='cpu')
     scaled = 8 * offsets / max(1, pretrained - 1)  # a window of one token has the offset 0 only
     spaced = scaled.sign() * torch.log2(1 + scaled.abs()) / 3
     return torch.cartesian_prod(spaced, spaced).to(device, dtype)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)
+@eager_cache(maxsize=16)
 def shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(4, N, N) additive masks of the four kinds of window in a cyclically shifted map.
 
@@ -94,8 +90,7 @@ def shift_masks(window: int, shift: int, device: torch.device, dtype: torch.dtyp
     return torch.zeros(forbidden.shape, device=device, dtype=dtype).masked_fill_(forbidden, MASKED)
 
 
-@lru_cache(maxsize=256)
-@torch.inference_mode(False)
+@eager_cache(maxsize=256)
 def window_kinds(rows: int, columns: int, device: torch.device) -> Tensor:
     """(rows * columns,) the kind of each window, as ``shift_masks`` numbers them."""
     bottom = torch.zeros(rows, dtype=torch.long, device=device)
@@ -145,13 +140,12 @@ class WindowGroup:
         return windows.index_select(0, self.places)
 
 
-@lru_cache(maxsize=128)
-@torch.inference_mode(False)
+@eager_cache(maxsize=128)
 def window_groups(
     batch: int, height: int, width: int, window: int, shift: int, tokens: int
 ) -> tuple[WindowGroup, ...]:
     """Cut the windows of a batch into groups of whole rows, of about ``tokens`` tokens each."""
-    numbers = torch.arange(1, batch * height * width + 1).view(batch, height, width, 1)
+    numbers = torch.arange(1, batch * height * width + 1, device='cpu').view(batch, height, width, 1)
     numbers = pad_to_multiple(numbers, window)
     rows, columns = numbers.size(1) // window, numbers.size(2) // window
     windows = split_windows(numbers.roll((-shift, -shift), dims=(1, 2)), window)
@@ -171,7 +165,7 @@ def _window_group(windows: Tensor, kinds: Tensor) -> WindowGroup:
     order = torch.sort(4 * frequency[kinds] + kinds, descending=True, stable=True).indices
     numbers, places = windows[order].flatten().sort(stable=True)
     pads, places = places.tensor_split([int((numbers == 0).sum())])
-    tokens, ranks = numbers[len(pads) :] - 1, torch.arange(len(places))
+    tokens, ranks = numbers[len(pads) :] - 1, torch.arange(len(places), device=places.device)
     sources = torch.zeros_like(numbers)
     sources[places] = ranks
     pieces = tuple((tokens[i].item(), tokens[j - 1].item() + 1) for i, j in _runs(tokens - ranks))
