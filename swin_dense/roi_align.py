@@ -1,9 +1,10 @@
-"""RoIAlign (Mask R-CNN, section 3) on the CPU, as products with small matrices.
+"""RoIAlign (Mask R-CNN, section 3), as products with small matrices: on the CPU, and in deterministic mode.
 
 A bin's value is a mean of bilinear samples on a regular grid, and so is separable: one matrix leads from the
 map's rows to the bins' rows, another from its columns to the bins' columns. Each RoI takes two products with
 the part of the map that it touches. Torchvision's operator visits the samples one by one, on one thread:
-it is some five times slower forward and twelve times backward. Semantics are torchvision's.
+it is some five times slower forward and twelve times backward. On CUDA its gradient is added in the order in
+which threads come, which differs from run to run. Semantics are torchvision's.
 """
 
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ class Axis(NamedTuple):
 
 
 def serves(rois: Tensor, scale: float) -> bool:
-    """Whether the RoIs (K, 5) are on the CPU and of a sensible size."""
-    if rois.device.type != 'cpu':
+    """Whether the RoIs (K, 5) are of a sensible size, and on the CPU or to be pooled deterministically."""
+    if rois.device.type != 'cpu' and not torch.are_deterministic_algorithms_enabled():
         return False
     sides = (rois[:, 3:] - rois[:, 1:3]) * scale
     return bool((sides.abs() <= LARGEST).all() and rois.isfinite().all())
@@ -59,7 +60,7 @@ def forward(
     channels = maps.size(3)
     pooled = maps.new_empty(len(rois), *size, channels)
     images = rois[:, 0].long().tolist()
-    with _exact_small_products():
+    with _exact_small_products(rois.device.type):
         for k, image in enumerate(images):
             rows, columns = slice(y.first[k], y.stop[k]), slice(x.first[k], x.stop[k])
             part = maps[image, rows, columns].flatten(1)  # (h, w * C), a view
@@ -78,7 +79,7 @@ def backward(
     bins = grad.size(1)
     maps = grad.new_zeros(shape[0], *shape[2:], shape[1])
     images = rois[:, 0].long().tolist()
-    with _exact_small_products():
+    with _exact_small_products(rois.device.type):
         for k, image in enumerate(images):
             rows, columns = slice(y.first[k], y.stop[k]), slice(x.first[k], x.stop[k])
             by_row = torch.bmm(x.weights[k, :, columns].t().expand(bins, -1, -1), grad[k])
@@ -103,11 +104,12 @@ def _axis(start: Tensor, length: Tensor, bins: int, size: int, sampling_ratio: i
     """``start`` and ``length`` (K,) of the RoIs in cells of a map of ``size``."""
     step = length / bins
     samples = step.ceil().long() if sampling_ratio <= 0 else torch.full_like(step, sampling_ratio).long()
-    number = torch.arange(samples.max().clamp(min=1).item() if len(samples) else 1)
+    number = torch.arange(samples.max().clamp(min=1).item() if len(samples) else 1, device=start.device)
+    bin_numbers = torch.arange(bins, device=start.device).view(-1, 1)
     count = samples.clamp(min=1).to(start.dtype).view(-1, 1, 1)
     step = step.view(-1, 1, 1)
     # in torchvision's order of operations: (K, bins, samples)
-    at = start.view(-1, 1, 1) + torch.arange(bins).view(-1, 1) * step + (number + 0.5) * step / count
+    at = start.view(-1, 1, 1) + bin_numbers * step + (number + 0.5) * step / count
     # beyond the border by more than a cell there is 0, nearer there is what lies on the border
     inside = (number < samples.view(-1, 1, 1)) & (at >= -1) & (at <= size)
     share = inside / count
@@ -124,12 +126,12 @@ def _axis(start: Tensor, length: Tensor, bins: int, size: int, sampling_ratio: i
 
 
 @contextmanager
-def _exact_small_products() -> Iterator[None]:
+def _exact_small_products(device: str) -> Iterator[None]:
     """On one thread, where several would meet after each; in their own precision under autocast, too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.autocast('cpu', enabled=False):
+        with torch.autocast(device, enabled=False):
             yield
     finally:
         torch.set_num_threads(threads)

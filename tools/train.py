@@ -60,8 +60,7 @@ def main() -> None:
     config.set_rate(recipe, not args.no_scale_lr, args.cfg_options)
     if args.tensorboard:
         config.add_tensorboard(recipe)
-    if args.seed is not None:
-        recipe.randomness = dict(seed=args.seed)
+    config.set_seed(recipe, args.seed)
     if args.dry_run:
         runs.dry_run(recipe, args.launcher, started, begin)
     else:

@@ -99,6 +99,12 @@ def set_rate(config: Config, scale: bool, options: Sequence[str] = ()) -> None:
         rule.enable = scale
 
 
+def set_seed(config: Config, seed: int | None) -> None:
+    """Set ``randomness.seed``, if there is one, and leave the rest of ``randomness`` as it is."""
+    if seed is not None:
+        config.randomness = {**(config.get('randomness') or {}), 'seed': seed}
+
+
 def add_tensorboard(config: Config) -> None:
     """Log to TensorBoard too, in ``vis_data`` of the run.
 

@@ -1,8 +1,10 @@
 """A run's failures that are no mistake of the config, each told in one line."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from mmengine.config import Config
 
 from swin_dense.engine import ranks
@@ -10,6 +12,8 @@ from swin_dense.engine.memory import memory_failure
 from swin_dense.engine.signs_of_life import DONE
 from swin_dense.engine.workers import WorkerWatch, deaths_of_workers, worker_failure
 from swin_dense.errors import FailedRunError, StoppedError, UserError
+
+NOT_DETERMINISTIC = re.compile(r'(\w+) does not have a deterministic implementation')
 
 
 @contextmanager
@@ -41,7 +45,20 @@ def told(config: Config, watch: WorkerWatch) -> Iterator[None]:
 
 
 def _failure(error: Exception, config: Config, watch: WorkerWatch) -> FailedRunError | None:
-    return memory_failure(error, config) or worker_failure(error, watch) or ranks.rank_failure(error)
+    return (
+        memory_failure(error, config)
+        or worker_failure(error, watch)
+        or ranks.rank_failure(error)
+        or _not_deterministic(error)
+    )
+
+
+def _not_deterministic(error: Exception) -> FailedRunError | None:
+    operation = NOT_DETERMINISTIC.search(str(error))
+    return operation and FailedRunError(
+        f'{operation[1]} of torch {torch.__version__} cannot add in a fixed order on this device: leave out '
+        'randomness.deterministic; a resumed run then goes on where it stopped, but is not equal bit for bit'
+    )
 
 
 def _hand_on(error: UserError | None, text: str) -> None:

@@ -15,7 +15,12 @@ HOST = re.compile(
     r'std::bad_alloc|Unable to allocate .* for an array|Insufficient memory|Failed to allocate \d+ bytes',
     re.IGNORECASE,
 )
-DEVICE = re.compile(r'CUDA out of memory|CUDA error: out of memory|MPS backend out of memory', re.IGNORECASE)
+# of torch's allocators, and of cuBLAS, cuDNN, cuFFT and cuSOLVER, which ask the driver themselves
+DEVICE = re.compile(
+    r'(?:CUDA|HIP|MPS backend) out of memory|CUDA error: out of memory|'
+    r'\b(?:CU|HIP|ROC)[A-Z]+_\w*ALLOC\w*_FAILED\b',
+    re.IGNORECASE,
+)
 SHARED = re.compile(
     r'out of shared memory|unable to (?:allocate|mmap|write|open|resize) .*(?:shared memory|/torch_)|'
     r'/torch_\S+.*(?:No space left|Resource temporarily unavailable)|Bus error',

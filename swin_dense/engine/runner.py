@@ -1,7 +1,9 @@
 """mmengine's Runner, where it falls short: safe loading, exact resuming, whole files, clear errors."""
 
 import logging
+import os
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from swin_dense.checkpoints.files import fetch, read, state_dict
 from swin_dense.checkpoints.load import load
 from swin_dense.engine import run_settings, run_state, saving
 from swin_dense.engine.checkpoint import CheckpointHook, point_at
+from swin_dense.engine.fixed_order import FixedOrder
 from swin_dense.engine.loops import EpochLoop, IterLoop
 from swin_dense.engine.order import ExactLoader, exact
 from swin_dense.engine.resume import STOPPED
@@ -65,6 +68,19 @@ class Runner(MMEngineRunner):
             if type(handler) is logging.StreamHandler:
                 logger.removeHandler(handler)
         return logger
+
+    def set_randomness(
+        self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False
+    ) -> None:
+        """Seed the generators, as mmengine does; its deterministic mode works on GPUs too."""
+        if deterministic:  # cuBLAS reads it at its first product, and torch refuses to go on without it
+            os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+        super().set_randomness(seed, diff_rank_seed, deterministic)
+
+    def train(self) -> nn.Module:
+        """Train; on a GPU too, deterministically if the config says so."""
+        with FixedOrder() if self.deterministic else nullcontext():
+            return super().train()
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """Build the model; arguments that do not fit together are the config's mistake."""

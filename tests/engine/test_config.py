@@ -278,3 +278,11 @@ def test_tensorboard_that_is_missing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(UserError, match='pip install tensorboard'):
         configs.add_tensorboard(Config(dict()))
+
+
+def test_a_seed_leaves_the_rest_of_randomness():
+    recipe = Config(dict(randomness=dict(deterministic=True, seed=1)))
+    configs.set_seed(recipe, None)
+    assert recipe.randomness == dict(deterministic=True, seed=1)
+    configs.set_seed(recipe, 0)
+    assert recipe.randomness == dict(deterministic=True, seed=0)

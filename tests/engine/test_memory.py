@@ -51,6 +51,21 @@ def test_of_a_device_it_says_what_to_lower() -> None:
     assert 'num_workers' not in text
 
 
+@pytest.mark.parametrize(
+    'text',
+    [
+        'CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`',
+        'cuDNN error: CUDNN_STATUS_ALLOC_FAILED',
+        'cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED',
+        'cuFFT error: CUFFT_ALLOC_FAILED',
+        'CUDA error: out of memory',
+        'HIP out of memory. Tried to allocate 2.00 GiB.',
+    ],
+)
+def test_libraries_that_allocate_on_the_device_themselves(text: str) -> None:
+    assert 'train_dataloader.batch_size=4' in line(RuntimeError(text))
+
+
 def test_of_the_host_it_names_the_workers_too() -> None:
     text = line(MemoryError())
     assert 'lower train_dataloader.num_workers=2' in text
