@@ -98,7 +98,7 @@ def batch_losses(model: nn.Module, batch: dict) -> dict[str, float]:
         finally:
             preprocessor.batch_augments = augments
         _, parts = model.parse_losses(model(**data, mode='loss'))
-    return {name: float(value) for name, value in parts.items() if 'loss' in name}
+    return {name: float(value.detach()) for name, value in parts.items() if 'loss' in name}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swin_dense.models.eager import is_transformed
 from swin_dense.models.products import Linear
 from swin_dense.models.windows import log_coordinates, relative_position_index
 
@@ -69,14 +70,8 @@ class WindowAttention(nn.Module):
         """
         windows, tokens, channels = x.shape
         qkv = self.qkv(x).view(windows, tokens, 3, self.num_heads, channels // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=bias.to(query.dtype),
-            dropout_p=self.attn_drop if self.training else 0.0,
-        )
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()
+        x = _attend(query, key, value, bias, self.attn_drop if self.training else 0.0)
         return self.proj_drop(self.proj(x.transpose(1, 2).reshape(windows, tokens, channels)))
 
 
@@ -151,17 +146,22 @@ class WindowAttentionV2(nn.Module):
         qkv = self.qkv(x)
         if self.q_bias is not None:
             qkv = qkv + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
-        query, key, value = qkv.view(windows, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        query = _unit(query) * self.scale()
-        x = F.scaled_dot_product_attention(
-            query.to(value.dtype),
-            _unit(key).to(value.dtype),
-            value,
-            attn_mask=bias.to(value.dtype),
-            dropout_p=self.attn_drop if self.training else 0.0,
-            scale=1.0,
-        )
+        query, key, value = qkv.view(windows, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+        query, key = (_unit(query) * self.scale()).to(value.dtype), _unit(key).to(value.dtype)
+        x = _attend(query, key, value, bias, self.attn_drop if self.training else 0.0, scale=1.0)
         return self.proj_drop(self.proj(x.transpose(1, 2).reshape(windows, tokens, channels)))
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, drop: float, scale: float | None = None
+) -> Tensor:
+    """softmax(scale * q k^T + bias) v of (B * nW, nH, N, d); ``scale`` is 1 / sqrt(d) unless it is given."""
+    bias = bias.to(value.dtype)
+    if not is_transformed():
+        return F.scaled_dot_product_attention(query, key, value, bias, dropout_p=drop, scale=scale)
+    # torch's fused kernels have neither forward-mode nor batched derivatives
+    logits = query @ key.transpose(-2, -1) * (scale or query.size(-1) ** -0.5) + bias
+    return F.dropout(logits.softmax(-1), drop) @ value
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from swin_dense.models import blocked
 from swin_dense.models.attention import WindowAttention
+from swin_dense.models.eager import one_by_one
 from swin_dense.models.products import linear
 from swin_dense.models.windows import WindowGroup, window_groups
 
@@ -108,6 +109,7 @@ class _Block(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @one_by_one
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, biases, keep1, keep2, *others = ctx.saved_tensors
         parameters, kept = others[: len(Weights._fields)], others[len(Weights._fields) :]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from swin_dense.models.eager import is_eager
+from swin_dense.models.eager import is_eager, one_by_one
 
 
 def is_eager_on_cpu(x: Tensor) -> bool:
@@ -52,6 +52,7 @@ class _Linear(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
 
     @staticmethod
+    @one_by_one
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad

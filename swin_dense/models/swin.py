@@ -20,7 +20,6 @@ from swin_dense.models.attention import WindowAttention, WindowAttentionV2
 from swin_dense.models.products import Linear
 from swin_dense.models.windows import (
     join_windows,
-    missing,
     pad_to_multiple,
     shift_masks,
     split_windows,
@@ -41,9 +40,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, ceil(H/4), ceil(W/4), dim); zero pads at the bottom and right."""
-        bottom, right = missing(image.size(2), PATCH), missing(image.size(3), PATCH)
-        if torch.compiler.is_compiling() or bottom or right:
-            image = F.pad(image, (0, right, 0, bottom))
+        image = pad_to_multiple(image, PATCH, rows=2)
         if blocked.serves(self, image):
             return torch.cat([self._embed(band) for band in blocked.bands(image, 2, PATCH)], dim=1)
         return self._embed(image)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swin_dense.models.eager import eager_cache
+from swin_dense.models.eager import eager_cache, is_captured
 
 # Swin adds -100 to the logits of pairs that may not attend to each other. It is not -inf: a pair's
 # weight is exp(-100) times what it would be, as in the official code.
@@ -22,12 +22,18 @@ def missing(size: int, multiple: int) -> int:
     return (size + multiple - 1) // multiple * multiple - size
 
 
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Zero-pad (B, H, W, C) at the bottom and right until ``multiple`` divides H and W."""
-    bottom, right = missing(x.size(1), multiple), missing(x.size(2), multiple)
-    # compiled, one graph serves sizes with pads and without
-    if torch.compiler.is_compiling() or bottom or right:
-        return F.pad(x, (0, 0, 0, right, 0, bottom))
+def pad_to_multiple(x: Tensor, multiple: int, rows: int = 1) -> Tensor:
+    """Zero-pad at the bottom and right until ``multiple`` divides height and width.
+
+    Args:
+        x: (B, H, W, C), or (B, C, H, W) with ``rows=2``.
+        multiple: of tokens or pixels.
+        rows: the dimension of the height; the width is the next one.
+    """
+    bottom, right = missing(x.size(rows), multiple), missing(x.size(rows + 1), multiple)
+    # one graph serves sizes with pads and without
+    if is_captured() or bottom or right:
+        return F.pad(x, (0, 0) * (2 - rows) + (0, right, 0, bottom))
     return x
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from swin_dense.models.eager import one_by_one
 from swin_dense.models.products import is_eager_on_cpu
 from swin_dense.registry import MODELS
 
@@ -90,6 +91,7 @@ class _Conv3x3(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @one_by_one
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad

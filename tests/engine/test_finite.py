@@ -272,7 +272,7 @@ def test_tensors_that_are_not_finite():
         small=[torch.tensor([448.0]).to(torch.float8_e4m3fn), torch.tensor([], dtype=torch.float32)],
         other=(
             torch.tensor([1j]),
-            torch.sparse_coo_tensor([[0]], [1.0], (4,)),
+            torch.sparse_coo_tensor([[0]], [1.0], (4,), check_invariants=True),
             torch.empty(2, device='meta'),
         ),
         iter=3,

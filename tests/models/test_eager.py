@@ -106,6 +106,35 @@ def test_vmap(backbone: nn.Module):
 
 
 @both_versions
+@pytest.mark.parametrize('training', [False, True])
+def test_derivatives_of_torch_func(backbone: nn.Module, training: bool):
+    """Forward mode, and rows of the jacobian all at once: as backward gives them, one by one."""
+
+    def outputs(x: torch.Tensor) -> torch.Tensor:
+        return backbone(x)[3][0, :3].flatten()
+
+    backbone.train(training)
+    x = eager_outputs.image((24, 24))
+    rows = torch.autograd.functional.jacobian(outputs, x)
+    torch.testing.assert_close(torch.func.jacrev(outputs)(x), rows, rtol=1e-4, atol=1e-5)
+    together = torch.autograd.functional.jacobian(outputs, x, vectorize=True)
+    torch.testing.assert_close(together, rows, rtol=1e-5, atol=1e-6)
+    direction = torch.randn_like(x)
+    _, slope = torch.func.jvp(outputs, (x,), (direction,))
+    torch.testing.assert_close(slope, (rows * direction).flatten(1).sum(1), rtol=1e-4, atol=1e-4)
+
+
+@both_versions
+def test_a_trace_serves_other_sizes(backbone: nn.Module):
+    """With pads, also where the traced size needs none: 160 is a multiple of 4 * 5 * 8."""
+    traced = torch.jit.trace(backbone, eager_outputs.image((160, 160)), check_trace=False)
+    for size in ((150, 130), (80, 96)):
+        x = eager_outputs.image(size)
+        for ours, theirs in zip(backbone(x), traced(x), strict=True):
+            torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-5)
+
+
+@both_versions
 def test_a_trace_is_the_same_twice(backbone: nn.Module):
     x = eager_outputs.image((40, 56))
     traced = torch.jit.trace(backbone, x)  # traces twice and compares

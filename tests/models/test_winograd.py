@@ -45,6 +45,14 @@ def test_equals_torchs(size: tuple[int, int, int], with_bias: bool):
         assert relative_difference(ours, theirs) <= 1e-13
 
 
+def test_rows_of_the_jacobian_all_at_once():
+    inputs = [torch.randn(shape, dtype=torch.float64) for shape in ((1, 2, 6, 5), (1, 2, 3, 3), (1,))]
+    ours = torch.autograd.functional.jacobian(conv3x3, tuple(inputs), vectorize=True)
+    theirs = torch.autograd.functional.jacobian(lambda *args: F.conv2d(*args, padding=1), tuple(inputs))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize('channels', [8, 128, 512])
 def test_single_precision(channels: int):
     """To 1e-5 of the largest number, of outputs and gradients, with as many terms as heads have."""
