@@ -140,7 +140,7 @@ def measure_all(listed: Mapping[str, Job], saved: dict[str, dict], path: Path) -
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from swin_dense.report.terminal import console, say
+    from swin_dense.console.terminal import console, say
 
     notes = []
     todo = {name: job for name, job in listed.items() if name not in saved}
@@ -199,7 +199,7 @@ def main() -> None:
     import torch
 
     from benchmarks import measure, plots, report
-    from swin_dense.report.terminal import say
+    from swin_dense.console.terminal import say
 
     peers = installed()
     modes = usable_modes(args.device, args.eager)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from swin_dense.data import shapes
+from swin_dense.demo import shapes
 from swin_dense.models import SwinTransformer
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +72,7 @@ def as_run(command: str, folder: Path) -> list[str]:
         words += ['--cfg-options', *DETECTION.split()]
     if runs and 'configs/upernet_swin_t.py' in words:
         words += ['--cfg-options', *SEGMENTATION.split()]
-    if 'swin_dense.data.bands' in words:
+    if 'swin_dense.demo.bands' in words:
         words += ['--train', '4', '--val', '2']
     if 'configs/demo/upernet_swin_nano_4band.py' in words:
         words += ['--cfg-options', *BANDS.split()]

@@ -36,15 +36,15 @@ def main() -> None:
     if args.stats and (args.what.is_dir() or args.json):
         raise UserError('--stats goes with a config, whose first step loads the images, and without --json')
     hosts.prepare()
-    from swin_dense.data import check, findings, statistics
+    from swin_dense.check import data_sets, statistics
+    from swin_dense.console import findings, terminal
     from swin_dense.engine import runs
-    from swin_dense.report import terminal
 
     ready = partial(runs.ready_config, str(args.what), args.cfg_options, args.data, args.classes)
     if args.what.is_dir():
-        result = check.try_folder(args.what, args.decode, args.classes)
+        result = data_sets.try_folder(args.what, args.decode, args.classes)
     else:
-        result = check.try_config(ready, args.what, args.decode)
+        result = data_sets.try_config(ready, args.what, args.decode)
     if args.json:
         print(json.dumps(result.as_json()))
     else:

@@ -52,8 +52,9 @@ def train(task: str, out: Path) -> dict[str, float]:
 def main() -> None:
     out = parse_args().out
     hosts.prepare()
-    from swin_dense.data import shapes
-    from swin_dense.report import metrics, terminal
+    from swin_dense.console import terminal
+    from swin_dense.demo import shapes
+    from swin_dense.evaluate import metrics
 
     shapes.write(out / 'shapes')
     results = {name: value for task in RECIPES for name, value in train(task, out).items()}

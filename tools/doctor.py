@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from swin_dense import __version__, hosts
+from swin_dense import __version__
 from swin_dense.errors import UserError, exit_on_user_error
+from swin_dense.hosts import packages
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,9 +27,9 @@ def parse_args() -> argparse.Namespace:
 
 def show_run(work_dir: Path) -> None:
     """Which checkpoints are whole, which one would be resumed, what that takes, and who holds the folder."""
-    hosts.prepare()
+    packages.prepare()
+    from swin_dense.console import terminal
     from swin_dense.engine import run_report
-    from swin_dense.report import terminal
 
     found, chosen = run_report.look(work_dir)
     terminal.console.print(run_report.checkpoint_table(found, chosen))
@@ -51,15 +52,15 @@ def show_installation() -> None:
     for column in ('what', 'found', 'needed', 'mend'):
         table.add_column(column, overflow='fold')
     table.add_row('python', platform.python_version(), '>=3.10,<3.14', '')
-    for requirement in (*hosts.REQUIREMENTS, hosts.mmcv_flavour()):
+    for requirement in (*packages.REQUIREMENTS, packages.mmcv_flavour()):
         wrong = requirement.problem()
-        found = hosts.installed_version(requirement.name) or '-'
+        found = packages.installed_version(requirement.name) or '-'
         colour = 'red' if wrong else 'green'
         mend = requirement.mend if wrong else ''
         table.add_row(requirement.name, f'[{colour}]{found}', requirement.versions, mend)
-    wrong = hosts.problems()
+    wrong = packages.problems()
     if not wrong:
-        backend = hosts.prepare()
+        backend = packages.prepare()
         speed = '' if backend == 'mmcv' else "compiled ops, if you want them: pip install 'swin_dense[full]'"
         table.add_row('NMS, RoIAlign', f'[green]{backend}', 'mmcv or torchvision', escape(speed))
         table.add_row('device', f'[green]{_device()}', '', '')

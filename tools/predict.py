@@ -10,9 +10,10 @@ What is done is kept at once: the same command after Ctrl-C, a kill or a full di
 import argparse
 from pathlib import Path
 
-from swin_dense import folders, hosts
+from swin_dense import hosts
 from swin_dense.errors import UserError, exit_on_user_error
-from swin_dense.stopping import Watch, watched
+from swin_dense.predict.stopping import Watch, watched
+from swin_dense.storage import folders
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,9 +38,9 @@ def predict(args: argparse.Namespace, watch: Watch) -> None:
     hosts.use_device(args.device)
     hosts.prepare()
     from swin_dense.checkpoints import files
+    from swin_dense.console import terminal
     from swin_dense.predict import model, run, sources
     from swin_dense.predict.predictor import Predictor
-    from swin_dense.report import terminal
 
     found = sources.find(args.sources, args.out)
     config, checkpoint = model.choose(args.model, args.checkpoint, args.cfg_options)

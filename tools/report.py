@@ -8,8 +8,9 @@ python tools/report.py label_maps --data data/ade --out report.html
 import argparse
 from pathlib import Path
 
-from swin_dense import folders, hosts
+from swin_dense import hosts
 from swin_dense.errors import UserError, exit_on_user_error
+from swin_dense.storage import folders
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,7 +31,8 @@ def main() -> None:
     if not there:
         raise UserError(f'{args.source} does not exist (looked for {args.source.absolute()})')
     hosts.prepare()
-    from swin_dense.report import page, terminal
+    from swin_dense.console import terminal
+    from swin_dense.report import page
 
     run = page.is_run(args.source)
     if not run and args.data is None:

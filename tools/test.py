@@ -8,8 +8,9 @@ python tools/test.py configs/upernet_swin_t.py --predictions label_maps --data d
 import argparse
 from pathlib import Path
 
-from swin_dense import folders, hosts
+from swin_dense import hosts
 from swin_dense.errors import UserError, exit_on_user_error
+from swin_dense.storage import folders
 
 
 def parse_args() -> argparse.Namespace:

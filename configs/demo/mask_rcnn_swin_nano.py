@@ -1,5 +1,5 @@
 # Mask R-CNN, Swin-nano from scratch, the built-in shapes (or any small COCO folder with --data).
-#   python -m swin_dense.data.shapes data/shapes && python tools/train.py configs/demo/mask_rcnn_swin_nano.py
+#   python -m swin_dense.demo.shapes data/shapes && python tools/train.py configs/demo/mask_rcnn_swin_nano.py
 # run time: two CPU cores, 6 minutes
 # expected: mask mAP 0.66
 _base_ = [

@@ -1,5 +1,5 @@
 # UPerNet, Swin-nano from scratch, 16-bit TIFFs of four bands (red, green, blue, near infrared).
-#   python -m swin_dense.data.bands data/bands && python tools/train.py configs/demo/upernet_swin_nano_4band.py
+#   python -m swin_dense.demo.bands data/bands && python tools/train.py configs/demo/upernet_swin_nano_4band.py
 # run time: two CPU cores, 6 minutes
 # expected: mIoU 0.86
 _base_ = './upernet_swin_nano.py'

@@ -12,7 +12,7 @@ from swin_dense.checkpoints.adapt import window_of
 from swin_dense.checkpoints.files import fetch, read, state_dict
 from swin_dense.checkpoints.formats import DERIVED, FORMATS, NORMS, Format, origins, places
 from swin_dense.errors import UserError
-from swin_dense.models.windows import log_coordinates, relative_position_index
+from swin_dense.kernels.windows import log_coordinates, relative_position_index
 
 # what a file can be converted to, and the key below which that library looks for the tensors
 TARGETS = {

@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from swin_dense import atomic
 from swin_dense.checkpoints import archive
 from swin_dense.errors import UnsafeFileError, UserError
+from swin_dense.storage import atomic
 
 PICKLE = b'\x80'  # the first byte of every binary pickle
 WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'module', 'ema_state_dict', 'model_ema')

@@ -5,8 +5,8 @@ from torch import nn
 
 from swin_dense.checkpoints.files import fetch, read, state_dict
 from swin_dense.checkpoints.load import load
+from swin_dense.console.terminal import say
 from swin_dense.registry import WEIGHT_INITIALIZERS
-from swin_dense.report.terminal import say
 
 
 @WEIGHT_INITIALIZERS.register_module()

@@ -11,7 +11,6 @@ from mmseg.registry import DATASETS
 from PIL import Image
 from rich.progress import track
 
-from swin_dense.data.class_names import read_class_names
 from swin_dense.data.fields import (
     check_options,
     leaf_datasets,
@@ -20,8 +19,10 @@ from swin_dense.data.fields import (
     refuse_code,
     set_classes,
 )
-from swin_dense.data.regular import other_kind
 from swin_dense.errors import UserError
+from swin_dense.formats.class_names import read_class_names
+from swin_dense.formats.label_maps import IGNORED
+from swin_dense.storage.regular import other_kind
 
 # (images, label maps) below the root for train and val; tried in this order
 LAYOUTS = (
@@ -30,7 +31,6 @@ LAYOUTS = (
     (('images', 'annotations'), ('images', 'annotations')),  # one split for both
 )
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp')
-UNLABELLED = 255  # what reduce_zero_label makes of label 0, and the losses ignore
 
 
 def find_layout(root: Path) -> tuple[Path, tuple[tuple[str, str], tuple[str, str]]]:
@@ -201,8 +201,8 @@ def _count_classes(leaf: dict) -> tuple[str, ...]:
             raise UserError(f'label map {path} cannot be read as an image') from error
         if labels.ndim != 2:
             raise UserError(f'label map {path} is a colour image: a label map has one channel')
-        highest = max(highest, int(labels[labels != UNLABELLED].max(initial=0)))
+        highest = max(highest, int(labels[labels != IGNORED].max(initial=0)))
     first = 1 if leaf.get('reduce_zero_label', _reduces(leaf)) else 0
     if highest < first:
-        raise UserError(f'label maps in {folder}: no class in any of them, only label 0 and {UNLABELLED}')
+        raise UserError(f'label maps in {folder}: no class in any of them, only label 0 and {IGNORED}')
     return tuple(f'class_{label}' for label in range(first, highest + 1))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from swin_dense.data.coco_file import read
 from swin_dense.data.fields import (
     check_options,
     evaluators,
@@ -19,6 +18,7 @@ from swin_dense.data.fields import (
     set_classes,
 )
 from swin_dense.errors import UserError
+from swin_dense.formats.coco_json import read
 
 # tried in this order below the root; {split} is train or val
 ANNOTATIONS = (

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from swin_dense.data import label_maps
-from swin_dense.data.decoding import damage_lines, find_damage
-from swin_dense.data.images import BadImageError, probe
-from swin_dense.data.loading import read_stored
 from swin_dense.errors import UserError
+from swin_dense.formats import label_maps
+from swin_dense.formats.decoding import damage_lines, find_damage
+from swin_dense.formats.images import BadImageError, probe
+from swin_dense.formats.pixels import read_stored
 
 KINDS = {'img_path': 'image', 'seg_map_path': 'label map'}  # of the files of a sample, by mmengine's keys
 LEFT_OUT = 'bad_images.txt'  # in the folder of a run
@@ -223,7 +223,7 @@ def _reason(key: str, path: Path) -> str:
     """What is wrong with one file, empty if nothing is."""
     if key == 'seg_map_path':
         try:
-            label_maps.read(path)
+            label_maps.read_labels(path)
         except BadImageError as error:
             return str(error)
         return ''

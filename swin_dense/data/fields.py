@@ -6,8 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from swin_dense.data.class_names import read_class_names
 from swin_dense.errors import UnsafeFileError, UserError
+from swin_dense.formats.class_names import read_class_names
 
 # arguments of data sets and metrics that name a file, which mmengine reads by its suffix
 FILES = ('ann_file', 'proposal_file', 'seg_ann_file', 'label_file')

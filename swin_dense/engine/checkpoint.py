@@ -10,8 +10,8 @@ from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.runner import Runner
 
-from swin_dense import atomic
 from swin_dense.engine.resume import POINTER, STOPPED
+from swin_dense.storage import atomic
 
 OUTDATED = 'outdated_best'  # in the message hub: best checkpoints that the last evaluation may have replaced
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 
-from swin_dense.data import check, coco_file, findings
+from swin_dense.check import data_sets
+from swin_dense.console import findings, terminal
 from swin_dense.errors import UserError
-from swin_dense.report import terminal
+from swin_dense.formats import coco_json
 
 WARNINGS = 5  # that are shown
 
@@ -26,10 +27,10 @@ def check_before(config: Config, splits: Sequence[str], skip_bad: bool = False) 
     found: list = [None]
     if is_main_process():
         try:
-            found = [check.check(config, decode=False, splits=splits, skip_bad=skip_bad)]
+            found = [data_sets.check(config, decode=False, splits=splits, skip_bad=skip_bad)]
         except UserError as error:
             found = [error]
-    coco_file.forget()
+    coco_json.forget()
     broadcast_object_list(found)
     if isinstance(found[0], UserError):
         raise found[0]

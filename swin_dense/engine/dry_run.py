@@ -20,10 +20,11 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from swin_dense.console import terminal
+from swin_dense.console.times import clock
+from swin_dense.drawing import pictures
 from swin_dense.engine.header import training_header
 from swin_dense.engine.runner import Runner
-from swin_dense.report import pictures, terminal
-from swin_dense.report.times import clock
 
 WARM_UP = 3  # iterations that are not counted: allocations, caches, what the loaders have fetched before
 SECONDS = 25.0  # of iterations that are counted, and half as many of evaluation

@@ -16,10 +16,10 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from swin_dense.console.terminal import say
 from swin_dense.engine import nan_batch, run_state
 from swin_dense.errors import NotFiniteError, UserError
 from swin_dense.printable import printable
-from swin_dense.report.terminal import say
 
 SKIPPED = 'skipped_iterations'  # in the message hub, which a checkpoint holds
 CLIPPED = 'train/grad_norm'  # where mmengine writes the norm that it clips by

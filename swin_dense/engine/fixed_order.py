@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class FixedOrder(TorchFunctionMode):
-    """``with FixedOrder(): ...`` takes the forms of this file; RoIAlign has its own (``swin_dense.ops``)."""
+    """``with FixedOrder(): ...`` takes the forms of this file; RoIAlign has its own in ``hosts.ops``."""
 
     def __torch_function__(
         self, function: Callable, types: Sequence[type], args: tuple = (), kwargs: dict | None = None

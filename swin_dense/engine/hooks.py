@@ -9,12 +9,14 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from swin_dense.console import terminal
+from swin_dense.console.times import clock
 from swin_dense.data.failures import LeftOut
+from swin_dense.drawing import pictures
 from swin_dense.engine import header
 from swin_dense.engine.config import task
 from swin_dense.engine.runner import Runner
-from swin_dense.report import metrics, pictures, terminal
-from swin_dense.report.times import clock
+from swin_dense.evaluate import metrics
 
 PLAIN_LINE_SECONDS = 20.0  # off a terminal, a line at most this often
 SMOOTHED = 20  # iterations over which shown losses and times are averaged

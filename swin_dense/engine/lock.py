@@ -13,9 +13,9 @@ from pathlib import Path
 import filelock
 from mmengine.dist import broadcast_object_list, is_main_process
 
-from swin_dense import atomic
 from swin_dense.engine import processes
 from swin_dense.errors import UserError
+from swin_dense.storage import atomic
 
 if sys.platform != 'win32':
     import fcntl

@@ -18,9 +18,9 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from swin_dense import atomic
 from swin_dense.engine import run_state
 from swin_dense.errors import UserError
+from swin_dense.storage import atomic
 
 KIND = '__kind__'  # key of a dict that stands for something else
 ELEMENTS = {

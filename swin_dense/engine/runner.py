@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from swin_dense.checkpoints.files import fetch, read, state_dict
 from swin_dense.checkpoints.load import load
+from swin_dense.console.terminal import say
 from swin_dense.engine import run_settings, run_state, saving
 from swin_dense.engine.checkpoint import CheckpointHook, point_at
 from swin_dense.engine.fixed_order import FixedOrder
@@ -33,7 +34,6 @@ from swin_dense.engine.signals import OUT_OF_TIME, StopRequest, stopped
 from swin_dense.engine.workers import WorkerWatch
 from swin_dense.errors import DiskFullError, NotFiniteError, StoppedError, UnsafeFileError, UserError
 from swin_dense.models.channels import check_channels
-from swin_dense.report.terminal import say
 
 CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
 EPOCH_LOOPS = ('EpochBasedTrainLoop', 'mmengine.EpochBasedTrainLoop', EpochBasedTrainLoop)

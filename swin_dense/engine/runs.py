@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 
-from swin_dense import atomic, folders
+from swin_dense.console import terminal
 from swin_dense.data import ade20k, coco
 from swin_dense.engine import config as configs
 from swin_dense.engine import dry_run as dry
@@ -34,8 +34,8 @@ from swin_dense.engine.workers import WorkerWatch
 from swin_dense.errors import DiskFullError, UserError
 from swin_dense.evaluate import ade20k as label_maps
 from swin_dense.evaluate import offline, online
-from swin_dense.report import terminal
-from swin_dense.report.metrics import as_fractions, save
+from swin_dense.evaluate.metrics import as_fractions, save
+from swin_dense.storage import atomic, folders
 
 
 def ready_config(

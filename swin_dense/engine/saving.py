@@ -15,9 +15,9 @@ from torch import nn
 from torch.optim import Optimizer
 from yapf.yapflib.yapf_api import FormatCode
 
-from swin_dense import atomic
 from swin_dense.engine.finite import non_finite, tensors_in
 from swin_dense.errors import DiskFullError
+from swin_dense.storage import atomic
 
 MARGIN = 1.02  # of the tensors' bytes: names, logs and the zip's directory
 

@@ -16,10 +16,9 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import nn
 from torch.nn.functional import pad
 
+from swin_dense.console.terminal import say
 from swin_dense.engine.runner import Runner
-from swin_dense.report.terminal import say
-
-UNLABELLED = 255
+from swin_dense.formats.label_maps import IGNORED
 
 
 class ValLossHook(Hook):
@@ -176,4 +175,4 @@ def _scaled_labels(labels: torch.Tensor, sample: BaseDataElement) -> torch.Tenso
         labels[0].numpy().astype(np.int32), (width, height), interpolation='nearest', backend='cv2'
     )
     right, below = sample.img_shape[1] - width, sample.img_shape[0] - height
-    return pad(torch.from_numpy(resized)[None].long(), (0, right, 0, below), value=UNLABELLED)
+    return pad(torch.from_numpy(resized)[None].long(), (0, right, 0, below), value=IGNORED)

@@ -12,8 +12,7 @@ from PIL import Image
 from swin_dense.data.fields import leaf_datasets
 from swin_dense.errors import UserError
 from swin_dense.evaluate.label_folder import map_names
-
-UNLABELLED = 255
+from swin_dense.formats.label_maps import IGNORED
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def read_labels(path: Path, classes: int, reduced: bool) -> np.ndarray:
         raise UserError(f'label map {path} cannot be read as an image') from error
     if labels.ndim != 2:
         raise UserError(f'label map {path} is a colour image: a label map has one channel')
-    unlabelled = labels == UNLABELLED
+    unlabelled = labels == IGNORED
     if reduced:
         unlabelled |= labels == 0
         labels = labels - 1

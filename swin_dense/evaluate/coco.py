@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from swin_dense.data.coco import named_classes, read
 from swin_dense.data.fields import evaluators, leaf_datasets
 from swin_dense.errors import UserError
-from swin_dense.evaluate import results
+from swin_dense.formats import coco_results
 
 # the 12 values of pycocotools in its order: AP and AR (at most 100 detections unless the name says other)
 SCORES = (
@@ -57,7 +57,7 @@ def rules(config: Config) -> Rules:
     kinds = [metric] if isinstance(metric, str) else metric
     leaf = leaf_datasets(config.test_dataloader.dataset)[0]
     return Rules(
-        tuple(kind for kind in kinds if kind in results.FIELDS),
+        tuple(kind for kind in kinds if kind in coco_results.FIELDS),
         tuple(metrics[0].get('proposal_nums', (100, 300, 1000))),
         named_classes(leaf),
     )
@@ -198,7 +198,7 @@ def evaluate(truth: COCO, predictions: Path, rules: Rules | None = None) -> list
         NotFiniteError: a box or score is NaN or infinite.
     """
     rules = rules or Rules()
-    found = results.read(predictions, truth, rules.kinds)
+    found = coco_results.read(predictions, truth, rules.kinds)
     return [score_entries(truth, kind, entries, rules) for kind, entries in found.items()]
 
 
@@ -208,7 +208,7 @@ def score_entries(truth: COCO, kind: str, entries: list[dict], rules: Rules) -> 
     if rules.classes is not None:
         categories = {key: name for key, name in categories.items() if name in rules.classes}
     with redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, results.load(truth, entries), kind)
+        evaluation = COCOeval(truth, coco_results.load(truth, entries), kind)
         evaluation.params.catIds = sorted(categories)
         evaluation.params.maxDets = sorted({*STANDARD, *rules.limits})
         evaluation.evaluate()

@@ -11,9 +11,9 @@ import numpy as np
 from mmengine.dist import all_gather_object, broadcast_object_list, get_rank, is_main_process
 from PIL import Image
 
-from swin_dense import folders
-from swin_dense.atomic import PARTIAL
 from swin_dense.errors import UserError
+from swin_dense.storage import folders
+from swin_dense.storage.atomic import PARTIAL
 
 
 def map_names(images: Iterable[Path]) -> dict[Path, str]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from swin_dense import atomic
 from swin_dense.data.coco import find_annotations
 from swin_dense.data.fields import leaf_datasets
 from swin_dense.errors import UserError
 from swin_dense.evaluate import ade20k, coco, confusion
+from swin_dense.storage import atomic
 
 KINDS = {'bbox': 'boxes', 'segm': 'masks'}
 

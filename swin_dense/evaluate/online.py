@@ -10,15 +10,16 @@ from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmengine.config import Config
 from mmseg.evaluation import IoUMetric as MMSegIoUMetric
 
-from swin_dense import atomic, folders
+from swin_dense.console.terminal import say
 from swin_dense.data.fields import evaluators
 from swin_dense.errors import NotFiniteError
 from swin_dense.evaluate.coco import Rules, mend, score_entries
 from swin_dense.evaluate.label_folder import LabelFolder
-from swin_dense.evaluate.results import FIELDS
+from swin_dense.evaluate.metrics import COCO_ITEMS
+from swin_dense.formats.coco_results import FIELDS
+from swin_dense.formats.label_maps import IGNORED
 from swin_dense.registry import METRICS
-from swin_dense.report.metrics import COCO_ITEMS
-from swin_dense.report.terminal import say
+from swin_dense.storage import atomic, folders
 
 # where each writes its predictions; CocoMetric adds .bbox.json and .segm.json
 OUTPUTS = {'CocoMetric': 'outfile_prefix', 'IoUMetric': 'output_dir'}
@@ -87,7 +88,7 @@ class IoUMetric(MMSegIoUMetric):
 
     def __init__(
         self,
-        ignore_index: int = 255,
+        ignore_index: int = IGNORED,
         iou_metrics: Sequence[str] = ('mIoU',),
         nan_to_num: int | None = None,
         beta: int = 1,

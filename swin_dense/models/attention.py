@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swin_dense.models.eager import is_transformed
-from swin_dense.models.products import Linear
-from swin_dense.models.windows import log_coordinates, relative_position_index
+from swin_dense.kernels.eager import is_transformed
+from swin_dense.kernels.linear import Linear
+from swin_dense.kernels.windows import log_coordinates, relative_position_index
 
 MAX_LOG_SCALE = math.log(100)  # v2 keeps the temperature above 0.01
 
@@ -26,6 +26,8 @@ class WindowAttention(nn.Module):
         attn_drop: dropout of the attention weights.
         proj_drop: dropout of the output.
     """
+
+    cosine = False  # whether the logits are cosines of q and k
 
     def __init__(
         self,
@@ -91,6 +93,8 @@ class WindowAttentionV2(nn.Module):
         proj_drop: dropout of the output.
         pretrained_window: side of the window in the pretraining, None or 0 for ``window_size``.
     """
+
+    cosine = True  # whether the logits are cosines of q and k
 
     def __init__(
         self,

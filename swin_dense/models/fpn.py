@@ -7,7 +7,7 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from swin_dense.models.winograd import WinogradConv2d
+from swin_dense.models.winograd_conv import WinogradConv2d
 from swin_dense.registry import MODELS
 
 EXTRA_SOURCES = ('on_input', 'on_lateral', 'on_output')

@@ -6,6 +6,7 @@ import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor as MMDetDataPreprocessor
 
 from swin_dense.errors import UserError
+from swin_dense.formats.label_maps import IGNORED
 from swin_dense.registry import MODELS
 
 
@@ -31,7 +32,7 @@ class DetDataPreprocessor(MMDetDataPreprocessor):
         pad_mask: bool = False,
         mask_pad_value: int = 0,
         pad_seg: bool = False,
-        seg_pad_value: int = 255,
+        seg_pad_value: int = IGNORED,
         bgr_to_rgb: bool = False,
         rgb_to_bgr: bool = False,
         boxtype2tensor: bool = True,

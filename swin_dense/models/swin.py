@@ -15,16 +15,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
-from swin_dense.models import blocked, blocked_training
+from swin_dense.kernels import blocked, blocked_training
+from swin_dense.kernels.linear import Linear
+from swin_dense.kernels.windows import join_windows, pad_to_multiple, shift_masks, split_windows, window_kinds
 from swin_dense.models.attention import WindowAttention, WindowAttentionV2
-from swin_dense.models.products import Linear
-from swin_dense.models.windows import (
-    join_windows,
-    pad_to_multiple,
-    shift_masks,
-    split_windows,
-    window_kinds,
-)
 from swin_dense.registry import MODELS
 
 PATCH = 4  # stride of C2; every following stage halves the resolution

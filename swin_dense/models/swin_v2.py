@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from swin_dense.models import blocked
+from swin_dense.kernels import blocked
 from swin_dense.models.attention import WindowAttentionV2
 from swin_dense.models.swin import PatchMerging, SwinBlock, SwinTransformer, neighbourhoods
 from swin_dense.registry import MODELS

@@ -8,9 +8,9 @@ from mmseg.models.decode_heads import UPerHead as MMSegUPerHead
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from swin_dense.models.blocked import has_hooks
-from swin_dense.models.products import is_eager_on_cpu
-from swin_dense.models.resized_conv import conv_of_resized
+from swin_dense.kernels.blocked import has_hooks
+from swin_dense.kernels.linear import is_eager_on_cpu
+from swin_dense.kernels.resized_conv import conv_of_resized
 from swin_dense.registry import MODELS
 
 

@@ -7,9 +7,9 @@ result = Predictor('epoch_12.pth')('image.jpg')
 
 from swin_dense import hosts
 
-hosts.prepare()  # whoever predicts in Python imports this first
+hosts.prepare()  # the hosts cannot be imported before this
 
+from swin_dense.formats.predictions import Instances, LabelMap  # noqa: E402
 from swin_dense.predict.predictor import Predictor  # noqa: E402
-from swin_dense.predict.results import Instances, LabelMap  # noqa: E402
 
 __all__ = ['Instances', 'LabelMap', 'Predictor']

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from swin_dense import atomic
 from swin_dense.errors import DiskFullError, UserError
-from swin_dense.predict.results import Instances
+from swin_dense.formats.predictions import Instances
 from swin_dense.predict.sources import Source
+from swin_dense.storage import atomic
 
 NAME = 'predictions.partial.jsonl'
 VERSION = 1

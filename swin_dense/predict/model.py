@@ -16,11 +16,11 @@ from swin_dense import trust
 from swin_dense.checkpoints import files
 from swin_dense.checkpoints.load import load as fill
 from swin_dense.checkpoints.report import Report
+from swin_dense.console import terminal
 from swin_dense.data.fields import head_classes, leaf_datasets, set_classes
 from swin_dense.engine import config as configs
 from swin_dense.engine.config import HOSTS
 from swin_dense.errors import UserError
-from swin_dense.report import terminal
 from swin_dense.trust.data_files import CONFIGS
 
 

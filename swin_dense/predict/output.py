@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 from mmdet.datasets import CocoDataset
 
-from swin_dense.atomic import PARTIAL, replacing, write_bytes
 from swin_dense.data import coco
 from swin_dense.errors import DiskFullError, UserError
+from swin_dense.formats.predictions import LabelMap
 from swin_dense.predict.journal import Journal
-from swin_dense.predict.results import LabelMap
 from swin_dense.predict.sources import Source, takes_name
+from swin_dense.storage.atomic import PARTIAL, replacing, write_bytes
 
 # COCO numbers its 80 classes from 1 to 90
 COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}

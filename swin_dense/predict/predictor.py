@@ -15,9 +15,9 @@ from mmengine.structures import BaseDataElement
 from pycocotools import mask as mask_api
 from torch import Tensor
 
+from swin_dense.formats.predictions import Instances, LabelMap, label_type
 from swin_dense.predict.model import Loaded, load
 from swin_dense.predict.pipeline import Pipeline
-from swin_dense.predict.results import Instances, LabelMap, label_type
 from swin_dense.predict.tiled_instances import predict_instances
 from swin_dense.predict.tiled_labels import predict_labels
 from swin_dense.predict.tiles import Track, untracked

@@ -13,18 +13,18 @@ import filelock
 import numpy as np
 from mmengine.config import Config
 
+from swin_dense.console import terminal
+from swin_dense.console.progress import track
+from swin_dense.drawing.overlays import LISTED, picture
+from swin_dense.drawing.pictures import SCORE
 from swin_dense.errors import UserError
+from swin_dense.formats.predictions import Instances, LabelMap
 from swin_dense.predict import output
 from swin_dense.predict.journal import Journal, identity
 from swin_dense.predict.predictor import Predictor
-from swin_dense.predict.results import Instances, LabelMap
 from swin_dense.predict.sources import Source, Video, open_video
+from swin_dense.predict.stopping import Stopped, Watch
 from swin_dense.predict.tiles import starts
-from swin_dense.report import terminal
-from swin_dense.report.overlays import LISTED, picture
-from swin_dense.report.pictures import SCORE
-from swin_dense.report.progress import track
-from swin_dense.stopping import Stopped, Watch
 
 LOCK = '.predictions.lock'
 

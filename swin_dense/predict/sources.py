@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from swin_dense.console import terminal
 from swin_dense.errors import UserError
-from swin_dense.report import terminal
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp', '.webp', '.jp2', '.ppm', '.pgm')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg', '.wmv')

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from pycocotools import mask as mask_api
 
-from swin_dense.predict import rle
-from swin_dense.predict.results import Instances
+from swin_dense.formats import rle
+from swin_dense.formats.predictions import Instances
 from swin_dense.predict.tiles import Predict, Tile, Track, batches, grid, neighbours, untracked
 
 AGREE = 0.5  # IoU within the zone, from which on two are the same object

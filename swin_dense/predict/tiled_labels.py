@@ -9,7 +9,7 @@ from itertools import pairwise, product
 
 import numpy as np
 
-from swin_dense.predict.results import LabelMap, label_type
+from swin_dense.formats.predictions import LabelMap, label_type
 from swin_dense.predict.tiles import Predict, Tile, Track, batches, grid, untracked
 
 

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 from swin_dense.errors import UserError
-from swin_dense.predict.results import Instances, LabelMap
+from swin_dense.formats.predictions import Instances, LabelMap
 
 Predict = Callable[[Sequence[np.ndarray]], Sequence[Instances | LabelMap]]
 Track = Callable[[Iterable, int], Iterable]  # an iterable and its length; shows how far it is

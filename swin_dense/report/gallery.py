@@ -12,12 +12,12 @@ from PIL import Image
 from pycocotools import mask as rle
 from rich.progress import track
 
-from swin_dense.data.loading import read_picture
+from swin_dense.drawing.pictures import colours
 from swin_dense.errors import UserError
 from swin_dense.evaluate import ade20k
 from swin_dense.evaluate.coco import Scores
 from swin_dense.evaluate.confusion import SCORE, Outcome
-from swin_dense.report.pictures import colours
+from swin_dense.formats.pixels import read_picture
 
 SIDE = 640  # pixels of the longer side in the page
 EACH = 12  # best, worst and most confused images

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from swin_dense.console.terminal import console, quiet_hosts, say
 from swin_dense.errors import UserError
 from swin_dense.models import SwinTransformer
-from swin_dense.report.terminal import console, quiet_hosts, say
 
 SIZES = {'mmdet': (800, 1280), 'mmseg': (512, 2048)}  # height and width of the papers' counts
 SMALLEST = 32  # the stride of C5

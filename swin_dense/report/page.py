@@ -10,16 +10,18 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from swin_dense import atomic, trust
+from swin_dense import trust
 from swin_dense.data import ade20k, coco
 from swin_dense.data.fields import leaf_datasets
+from swin_dense.drawing import pictures
 from swin_dense.engine import config as configs
 from swin_dense.engine import foreign_config
 from swin_dense.errors import UserError
 from swin_dense.evaluate import confusion, offline
-from swin_dense.evaluate.results import FIELDS
-from swin_dense.report import gallery, history, pictures
+from swin_dense.formats.coco_results import FIELDS
+from swin_dense.report import gallery, history
 from swin_dense.report.history import Curves
+from swin_dense.storage import atomic
 
 # the figures at the top, and what they mean to a person who has never met them
 HEADLINES = {

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from benchmarks import measure, plots, run
 from benchmarks.settings import Job, Setting
+from swin_dense.console import terminal
 from swin_dense.errors import UserError, exit_on_user_error
-from swin_dense.report import terminal
 from tests.benchmarks.made_up import record_of, result_of
 
 TINY = Job('time', Setting('backbone', 'inference', 64, 64, variant='nano'), 'mmdet', rounds=2)

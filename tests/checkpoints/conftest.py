@@ -8,7 +8,7 @@ from threading import Thread
 
 import pytest
 
-from swin_dense.data import shapes
+from swin_dense.demo import shapes
 from tests.tools.running import in_process
 
 

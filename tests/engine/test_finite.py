@@ -22,7 +22,8 @@ from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from swin_dense.data import coco, shapes
+from swin_dense.data import coco
+from swin_dense.demo import shapes
 from swin_dense.engine import config as configs
 from swin_dense.engine import nan_batch
 from swin_dense.engine.finite import SKIPPED, FiniteHook, largest, non_finite, tensors_in

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swin_dense import roi_align
 from swin_dense.engine.failures import told
 from swin_dense.engine.fixed_order import FORMS, FixedOrder
 from swin_dense.engine.workers import WorkerWatch
 from swin_dense.errors import FailedRunError
+from swin_dense.kernels import roi_align
 
 
 def both_ways(function: Callable[[Tensor], Tensor], x: Tensor) -> list[list[Tensor]]:

@@ -11,9 +11,9 @@ import torch
 from mmengine.hooks import EMAHook
 from torch import nn
 
-from swin_dense import atomic
 from swin_dense.engine import saving
 from swin_dense.errors import DiskFullError, NotFiniteError, UserError
+from swin_dense.storage import atomic
 from tests.engine.test_resume import built
 
 Usage = namedtuple('Usage', 'total used free')

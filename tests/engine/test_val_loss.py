@@ -19,11 +19,12 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import Dataset
 
-from swin_dense.data import coco, shapes
+from swin_dense.console import terminal
+from swin_dense.data import coco
+from swin_dense.demo import shapes
 from swin_dense.engine import config as configs
 from swin_dense.engine import val_loss
 from swin_dense.engine.runner import Runner
-from swin_dense.report import terminal
 
 DEMO = Path(__file__).parents[2] / 'configs' / 'demo'
 SCALE = (107, 83)  # of images of 320 x 320 and others: no whole number of times smaller

@@ -15,10 +15,10 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from swin_dense import folders
 from swin_dense.errors import DiskFullError, UserError
 from swin_dense.evaluate import offline, online
 from swin_dense.evaluate.label_folder import LabelFolder, map_names
+from swin_dense.storage import folders
 from tests.evaluate.test_ade20k import NAMES, save
 
 

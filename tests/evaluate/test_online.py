@@ -171,7 +171,7 @@ def test_detections_appear_whole_or_not_at_all(tmp_path: Path, what: str, monkey
     if what == 'dump':
         monkeypatch.setattr('mmengine.fileio.backends.local_backend.LocalBackend.put_text', full)
     else:
-        monkeypatch.setattr('swin_dense.atomic.os.replace', full)
+        monkeypatch.setattr('swin_dense.storage.atomic.os.replace', full)
     found = samples(truth, predictions)[:3]
     with pytest.raises(DiskFullError) as caught:
         evaluated(online.CocoMetric(str(truth), outfile_prefix=str(prefix)), found)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from swin_dense.data import shapes
+from swin_dense.demo import shapes
 from tests.faults.plan import CHECKPOINT, POINTER, Plan
 from tests.faults.server import Ended, Process, Server
 

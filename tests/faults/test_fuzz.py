@@ -22,13 +22,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from swin_dense import trust
+from swin_dense.check import data_sets
 from swin_dense.checkpoints import files
-from swin_dense.data import check, label_maps
-from swin_dense.data.images import BadImageError
 from swin_dense.engine import resume
 from swin_dense.errors import UserError
-from swin_dense.evaluate import coco, results
-from tests.data.coco_sets import good
+from swin_dense.evaluate import coco
+from swin_dense.formats import coco_results, label_maps
+from swin_dense.formats.images import BadImageError
+from tests.check.coco_sets import good
 
 pytestmark = pytest.mark.slow
 EXAMPLES = int(os.environ.get('FUZZ_EXAMPLES', '150'))
@@ -240,7 +241,7 @@ def test_coco_annotations(data: st.DataObject, tmp_path: Path):
     for split in ('train', 'val'):
         (tmp_path / f'instances_{split}.json').write_bytes(text)
     with refused_or_read(tmp_path / 'canary'):
-        result = check.try_folder(tmp_path, decode=False)
+        result = data_sets.try_folder(tmp_path, decode=False)
         result.as_json()
         if not [finding for finding in result.findings if finding.severity == 'error']:
             coco.load_truth(tmp_path / 'instances_val.json')
@@ -260,7 +261,7 @@ def test_predictions(data: st.DataObject, tmp_path: Path):
         text = torn(data, text)
     (tmp_path / 'found.json').write_bytes(text)
     with refused_or_read(tmp_path / 'canary'):
-        results.read(tmp_path / 'found.json', truth)
+        coco_results.read(tmp_path / 'found.json', truth)
         coco.evaluate(truth, tmp_path / 'found.json')
 
 
@@ -271,4 +272,4 @@ def test_label_maps(data: st.DataObject, read_under_test: Callable, tmp_path: Pa
     suffix = 'png' if mode != 'L' or data.draw(st.booleans()) else 'bmp'
     Image.new(mode, (9, 7)).save(tmp_path / f'good.{suffix}')
     content = torn(data, (tmp_path / f'good.{suffix}').read_bytes())
-    read_under_test(label_maps.read, f'a.{suffix}', content)
+    read_under_test(label_maps.read_labels, f'a.{suffix}', content)

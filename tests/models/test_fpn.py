@@ -5,7 +5,8 @@ import torch
 from mmdet.models.necks import FPN as MMDetFPN  # noqa: N811
 from torch import Tensor
 
-from swin_dense.models import FPN, winograd
+from swin_dense.kernels import winograd
+from swin_dense.models import FPN
 
 CHANNELS = [4, 8, 16, 32]
 OPTIONS = {

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from swin_dense.kernels.windows import log_coordinates
 from swin_dense.models import SwinTransformer, SwinTransformerV2
 from swin_dense.models.attention import WindowAttentionV2, _unit
 from swin_dense.models.swin_v2 import PatchMergingV2, SwinBlockV2
-from swin_dense.models.windows import log_coordinates
 from tests.references.swin_weights import randomise
 
 CPU = torch.device('cpu')

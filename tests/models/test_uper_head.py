@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from swin_dense.models import SwinTransformer, UPerHead, resized_conv, uper_head, winograd
-from swin_dense.models.resized_conv import conv_of_resized
-from tests.models.blocks import relative_difference
+from swin_dense.kernels import resized_conv, winograd
+from swin_dense.kernels.resized_conv import conv_of_resized
+from swin_dense.models import SwinTransformer, UPerHead, uper_head
+from tests.kernels.blocks import relative_difference
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')  # mmseg's, of its own defaults
 

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
-from swin_dense.data import shapes
+from swin_dense.demo import shapes
 from swin_dense.engine import runs
 from tests.tools.running import in_process
 

@@ -6,7 +6,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 from scipy import ndimage
 
-from swin_dense.predict.results import Instances, LabelMap
+from swin_dense.formats.predictions import Instances, LabelMap
 
 CLASSES = ('a', 'b', 'c')
 

@@ -8,7 +8,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from swin_dense.errors import UserError
-from swin_dense.predict.results import Instances, LabelMap
+from swin_dense.formats.predictions import Instances, LabelMap
 
 CLASSES = ('cat', 'dog', 'zebra')
 

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from swin_dense.console import terminal
 from swin_dense.errors import DiskFullError, StoppedError, UserError
 from swin_dense.predict import output, run, sources
 from swin_dense.predict.journal import NAME, Journal
-from swin_dense.report import terminal
-from swin_dense.stopping import watched
+from swin_dense.predict.stopping import watched
 from tests.predict.stub import StubPredictor
 
 TASKS = ('detection', 'segmentation')

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from swin_dense.console import terminal
 from swin_dense.errors import UserError
 from swin_dense.predict import sources
-from swin_dense.report import terminal
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as mask_api
 
 from swin_dense.errors import UserError
-from swin_dense.predict.results import Instances, LabelMap
+from swin_dense.formats.predictions import Instances, LabelMap
 from swin_dense.predict.tiled_instances import predict_instances
 from swin_dense.predict.tiled_labels import predict_labels
 from swin_dense.predict.tiles import grid, neighbours, starts

@@ -17,7 +17,7 @@ from mmdet.models.backbones import SwinTransformer as MMDetSwin
 from torch import Tensor, nn
 
 from swin_dense.models import SwinTransformer
-from tests.models.blocks import plain_path
+from tests.kernels.blocks import plain_path
 from tests.references.swin_weights import SMALL, TINY, random_swin, to_mmdet
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}

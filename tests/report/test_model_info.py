@@ -11,9 +11,10 @@ from mmengine.registry import MODELS, DefaultScope
 from rich.console import Console
 from torch import nn
 
+from swin_dense.console import terminal
 from swin_dense.errors import UserError
 from swin_dense.models import SwinTransformer, SwinTransformerV2
-from swin_dense.report import model_info, terminal
+from swin_dense.report import model_info
 from swin_dense.report.model_info import Part
 from tests.recipes import built, hosts, ours
 

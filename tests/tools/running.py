@@ -9,8 +9,8 @@ import mmengine.device.utils as mmengine_device
 import pytest
 from rich.console import Console
 
+from swin_dense.console import terminal
 from swin_dense.errors import exit_on_user_error
-from swin_dense.report import terminal
 from tests.tools.loading import load_tool
 
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from swin_dense.data import check, coco_file, shapes
-from swin_dense.data.findings import errors
+from swin_dense.check import data_sets
+from swin_dense.console import terminal
+from swin_dense.console.findings import errors
+from swin_dense.demo import shapes
 from swin_dense.engine import data_check, runs
 from swin_dense.errors import UserError
-from swin_dense.report import terminal
+from swin_dense.formats import coco_json
 from tests.tools.running import Ended, in_process
 
 ROOT = Path(__file__).parents[2]
@@ -204,10 +206,10 @@ def test_what_filter_and_resize_leave(data: Path, ready: Callable):
 
 
 def test_each_annotation_file_is_parsed_once(ready: Callable, monkeypatch: pytest.MonkeyPatch):
-    coco_file.forget()
+    coco_json.forget()
     parsed = []
     real = json.loads
-    monkeypatch.setattr(coco_file.json, 'loads', lambda text: parsed.append(len(text)) or real(text))
+    monkeypatch.setattr(coco_json.json, 'loads', lambda text: parsed.append(len(text)) or real(text))
     data_check.check_before(ready(), ('train', 'val'))
     assert len(parsed) == 2
 
@@ -217,7 +219,7 @@ def test_every_process_stops(data: Path, ready: Callable, rank: int, monkeypatch
     """The second one knows what the first found from the broadcast alone."""
     config = ready()
     break_box(data)
-    found = check.check(config, decode=False)
+    found = data_sets.check(config, decode=False)
 
     def broadcast(box: list) -> None:
         assert (box == [None]) == (rank == 1)
@@ -231,9 +233,9 @@ def test_every_process_stops(data: Path, ready: Callable, rank: int, monkeypatch
 
 def test_heads_with_another_number_of_classes(ready: Callable):
     config = ready()
-    assert check.check(config, decode=False, splits=()) == []
+    assert data_sets.check(config, decode=False, splits=()) == []
     config.model.roi_head.mask_head.num_classes = 80
-    (found,) = check.check(config, decode=False, splits=())
+    (found,) = data_sets.check(config, decode=False, splits=())
     assert found.severity == 'error'
     assert found.field == 'model: num_classes'
     assert found.message == '80, but the data sets have 5 classes'
@@ -245,11 +247,11 @@ def test_masks_matter_where_they_are_trained(data: Path, ready: Callable):
     content['annotations'][0]['segmentation'] = [[1, 1, 2, 2]]
     path.write_text(json.dumps(content))
     config = ready()
-    assert [finding.severity for finding in check.check(config, False, ('train',))] == ['error']
+    assert [finding.severity for finding in data_sets.check(config, False, ('train',))] == ['error']
     for step in config.train_dataloader.dataset.pipeline:
         if 'with_mask' in step:
             step.with_mask = False
-    assert [finding.severity for finding in check.check(config, False, ('train',))] == ['warning']
+    assert [finding.severity for finding in data_sets.check(config, False, ('train',))] == ['warning']
 
 
 def test_a_config_that_names_other_classes(tool: Callable, data: Path, tmp_path: Path):
@@ -278,4 +280,4 @@ def test_a_config_with_classes_in_another_order_takes_the_files(data: Path, tmp_
     )
     config = runs.ready_config(str(path), data=data)
     assert config.train_dataloader.dataset.metainfo['classes'] == shapes.CLASSES
-    assert errors(check.check(config, decode=False)) == []
+    assert errors(data_sets.check(config, decode=False)) == []

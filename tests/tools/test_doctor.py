@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from swin_dense import hosts
 from swin_dense.errors import exit_on_user_error
+from swin_dense.hosts import packages
 from tests.tools.loading import load_tool
 from tests.tools.runs import ITERS, Run, one_line, run
 
@@ -17,13 +17,13 @@ def test_the_doctor():
     done = run('tools/doctor.py')
     assert done.stderr == ''
     for name in (
-        *(requirement.name for requirement in hosts.REQUIREMENTS),
+        *(requirement.name for requirement in packages.REQUIREMENTS),
         'mmcv',
         'NMS, RoIAlign',
         'device',
     ):
         assert name in done.stdout, name
-    assert str(hosts.installed_version('torch')) in done.stdout
+    assert str(packages.installed_version('torch')) in done.stdout
     assert '\x1b' not in done.stdout
 
 
@@ -37,9 +37,11 @@ def test_the_doctor():
 def test_the_doctor_where_a_package_is_missing(
     version: Version | None, expected: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ):
-    real = hosts.installed_version
+    real = packages.installed_version
     fake = {'mmsegmentation': version}
-    monkeypatch.setattr(hosts, 'installed_version', lambda name: fake[name] if name in fake else real(name))
+    monkeypatch.setattr(
+        packages, 'installed_version', lambda name: fake[name] if name in fake else real(name)
+    )
     monkeypatch.setattr(sys, 'argv', ['doctor'])
     with pytest.raises(SystemExit) as ended:
         exit_on_user_error(load_tool('doctor').main)

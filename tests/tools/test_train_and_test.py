@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from swin_dense.data.shapes import CLASSES
+from swin_dense.demo.shapes import CLASSES
 from swin_dense.evaluate import coco
 from tests.tools.runs import (
     DETECTION,

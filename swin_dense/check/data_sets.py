@@ -1,0 +1,282 @@
+"""Check every data set of a config, or a bare folder, before anything is trained on it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mmengine.config import Config
+from rich.markup import escape
+from rich.table import Table
+
+from swin_dense.check import ade20k_sets, coco_sets, pipeline
+from swin_dense.console.findings import Finding, as_json, errors, skippable, table
+from swin_dense.data import ade20k, coco
+from swin_dense.data.fields import evaluators, head_classes, leaf_datasets, listed, loaders, refuse_code
+from swin_dense.errors import UserError
+from swin_dense.formats import coco_json
+from swin_dense.printable import printable
+
+SPLITS = ('train', 'val', 'test')
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``tools/check_data.py`` tells.
+
+    Attributes:
+        findings: of all data sets.
+        instances: objects of each class, for each COCO annotation file that could be read.
+    """
+
+    findings: list[Finding]
+    instances: dict[Path, dict[str, int]]
+
+    def as_json(self) -> dict:
+        """``{'findings': [...], 'instances': {file: {class: count}}}``."""
+        instances = {str(path): counts for path, counts in self.instances.items()}
+        return dict(findings=as_json(self.findings), instances=instances)
+
+    def tables(self) -> list[Table | str]:
+        """The findings by severity, and the instances with a column for each file."""
+        shown: list[Table | str] = [table(self.findings) if self.findings else 'nothing found']
+        if self.instances:
+            shown.append(_instance_table(self.instances))
+        return shown
+
+
+@dataclass
+class _Use:
+    """What a config does with one annotation file."""
+
+    split: coco.Split
+    classes: tuple[str, ...]
+    masks: bool
+    scored: bool
+    leaves: list[dict] = field(default_factory=list)
+
+
+def check(
+    config: Config, decode: bool, splits: Sequence[str] = SPLITS, skip_bad: bool = False
+) -> list[Finding]:
+    """Check the data sets of a config, each once. What is no COCO or mmseg data set is passed over.
+
+    Args:
+        config: as ``runs.ready_config`` returns it.
+        decode: decode every image and label map, rather than reading headers and decoding a few.
+        splits: the loaders whose data sets are meant.
+        skip_bad: training goes on without bad images, which are warnings then. Evaluation needs them all.
+
+    Raises:
+        UserError: a file or folder that the config names is missing.
+        UnsafeFileError: a file that the config names would run code if it were opened.
+    """
+    refuse_code(config)
+    found = _check_heads(config)
+    chosen = {name: loader for name, loader in loaders(config).items() if name in splits}
+    if config.default_scope == 'mmseg':
+        return found + _check_label_maps(chosen, decode, skip_bad)
+    uses = _uses(config, chosen)
+    for use in uses:
+        of_split = coco_sets.check_split(use.split, use.classes, decode, use.masks, use.scored)
+        if not errors(of_split):
+            content = coco_json.read(use.split.annotations)
+            for leaf in use.leaves:
+                of_split += _check_use(leaf, use.split, content)
+        found += skippable(of_split) if skip_bad and not use.scored else of_split
+    return found + _check_order([use.split.annotations for use in uses], set(uses[0].classes if uses else ()))
+
+
+def check_folder(root: Path, decode: bool, classes: Path | None = None) -> list[Finding]:
+    """Check a COCO or ADE20K folder, with no config.
+
+    Args:
+        classes: file with a class name a line, of an ADE20K folder.
+
+    Raises:
+        UserError: the folder holds neither.
+    """
+    files = annotation_files(root)
+    if files:
+        return _check_coco_folder(root, files, decode)
+    try:
+        folder, layout = ade20k.find_layout(root)
+    except UserError as error:
+        looked = 'no COCO annotations either (such as annotations/instances_train*.json)'
+        raise UserError(f'{error}; {looked}') from error
+    found = []
+    for images, labels in dict.fromkeys(layout):
+        leaf = ade20k.leaf_of(folder, images, labels)
+        names = ade20k.folder_classes(root, leaf, classes)
+        found += ade20k_sets.check_split(
+            *(folder / images, folder / labels, leaf['img_suffix'], leaf['seg_map_suffix']),
+            *(names, ade20k.ignores_zero(leaf), decode),
+        )
+    return found
+
+
+def annotation_files(root: Path) -> dict[str, Path]:
+    """The COCO annotation files of a folder by split (train, val); empty if there are none.
+
+    Raises:
+        UserError: there is no such folder, or several candidates for a split.
+    """
+    found = {}
+    for split in SPLITS[:2]:
+        try:
+            found[split] = coco.find_annotations(root, split)
+        except UserError as error:
+            if f'no {split} annotations' not in str(error):
+                raise
+    return found
+
+
+def try_config(ready: Callable[[], Config], path: Path, decode: bool) -> Result:
+    """Check what a config names; that it cannot be made ready is a finding too."""
+    try:
+        config = ready()
+        files = [use.split.annotations for use in _uses(config, loaders(config))]
+        return Result(check(config, decode), _instances(files))
+    except UserError as error:
+        return _failed(path, error)
+
+
+def try_folder(root: Path, decode: bool, classes: Path | None = None) -> Result:
+    """Check a folder; that it cannot be understood is a finding too."""
+    try:
+        return Result(check_folder(root, decode, classes), _instances(annotation_files(root).values()))
+    except UserError as error:
+        return _failed(root, error)
+
+
+def _failed(path: Path, error: UserError) -> Result:
+    if type(error) is not UserError:
+        raise error
+    return Result([Finding('error', path, '', str(error))], {})
+
+
+def _instances(files: Iterable[Path]) -> dict[Path, dict[str, int]]:
+    counts = {}
+    for path in files:
+        if not errors(coco_json.load(path)[1]):
+            counts[path] = coco_sets.count_instances(path)
+    return counts
+
+
+def _instance_table(instances: dict[Path, dict[str, int]]) -> Table:
+    shown = Table()
+    shown.add_column('instances of class')
+    for path in instances:
+        # Roboflow's files differ by their folder alone
+        shown.add_column(
+            path.name if path.name[0] != '_' else f'{path.parent.name}/{path.name}', justify='right'
+        )
+    for name in dict.fromkeys(name for counts in instances.values() for name in counts):
+        shown.add_row(escape(printable(name)), *(str(counts.get(name, '-')) for counts in instances.values()))
+    return shown
+
+
+def _uses(config: Config, chosen: dict[str, dict]) -> list[_Use]:
+    """The annotation files of a config, each once, with all that is done with it."""
+    uses: dict[Path, _Use] = {}
+    for name, loader in chosen.items():
+        metrics = evaluators(config, f'{name}_evaluator')
+        kinds = {kind for metric in metrics for kind in listed(metric.get('metric'))}
+        scored = name != 'train' and not all(metric.get('format_only') for metric in metrics)
+        for leaf in leaf_datasets(loader['dataset']):
+            if str(leaf.get('type')).split('.')[-1] != 'CocoDataset':
+                continue
+            root = Path(leaf.get('data_root') or '')
+            path = root / leaf['ann_file']
+            images = root / ((leaf.get('data_prefix') or {}).get('img') or '')
+            steps = leaf.get('pipeline') or ()
+            masks = 'segm' in kinds or any(step.get('with_mask') for step in steps)
+            classes = tuple((leaf.get('metainfo') or {}).get('classes') or ())
+            use = uses.setdefault(path.absolute(), _Use(coco.Split(path, images), classes, masks, scored))
+            use.masks, use.scored = use.masks or masks, use.scored or scored
+            use.leaves.append(leaf)
+    return list(uses.values())
+
+
+def _check_heads(config: Config) -> list[Finding]:
+    """Heads and data sets agree, which ``settle_classes`` sees to where it knows the classes."""
+    leaves = [leaf for loader in loaders(config).values() for leaf in leaf_datasets(loader['dataset'])]
+    classes = next((c for leaf in leaves if (c := (leaf.get('metainfo') or {}).get('classes'))), None)
+    wrong = head_classes(config.model) - {len(classes)} if classes else set()
+    return [
+        Finding(
+            'error',
+            Path(config.filename),
+            'model: num_classes',
+            f'{count}, but the data sets have {len(classes)} classes',
+        )
+        for count in sorted(wrong)
+    ]
+
+
+def _check_use(leaf: dict, split: coco.Split, content: dict) -> list[Finding]:
+    """What filter and pipeline of one data set make of the images of its annotation file."""
+    found = pipeline.check_filter(leaf, split.annotations, content)
+    images = pipeline.large_enough(leaf, content)
+    names = [image['file_name'] for image in images]
+    sizes = [(image['width'], image['height']) for image in images]
+    return found + pipeline.check_sizes(split.images, names, sizes, pipeline.scales(leaf.get('pipeline')))
+
+
+def _check_order(files: Sequence[Path], wanted: set[str]) -> list[Finding]:
+    """mmdet numbers labels in the order of each file's categories, whatever the names in the config."""
+    orders = {}
+    for path in files:
+        try:
+            orders[path] = [name for name in coco.classes(coco_json.read(path)) if name in wanted]
+        except UserError:
+            continue  # its own findings say so
+    first = next(iter(orders), None)
+    message = f'in another order than in {first}: mmdet numbers labels in it, and would take one for another'
+    return [
+        Finding('error', path, 'categories', f'{message}; write them in the same order')
+        for path, order in orders.items()
+        if order != orders[first] and set(order) == set(orders[first])
+    ]
+
+
+def _check_coco_folder(root: Path, files: dict[str, Path], decode: bool) -> list[Finding]:
+    found: list[Finding] = []
+    wanted: tuple[str, ...] | None = None
+    for split, path in files.items():
+        content, problems = coco_json.load(path)
+        try:
+            where = coco.find_split(root, split)
+        except UserError as error:
+            own = [problem for problem in problems if problem.severity == 'error']
+            found += own or [Finding('error', path, '', str(error).removeprefix(f'annotations {path}: '))]
+            continue
+        # the classes of the first are what a config without names would take
+        found += coco_sets.check_split(where, wanted, decode, None, split == 'val')
+        wanted = wanted or coco.classes(content)
+    return found + _check_order(list(files.values()), set(wanted or ()))
+
+
+def _check_label_maps(chosen: dict[str, dict], decode: bool, skip_bad: bool) -> list[Finding]:
+    uses: dict[Path, list[tuple[str, dict]]] = {}
+    for name, loader in chosen.items():
+        for leaf in leaf_datasets(loader['dataset']):
+            prefix = leaf.get('data_prefix') or {}
+            root = Path(leaf.get('data_root') or '')
+            labels = root / (prefix.get('seg_map_path') or '')
+            if 'seg_map_path' in prefix:
+                uses.setdefault(labels, []).append((name, leaf))
+    found = []
+    for labels, named in uses.items():
+        leaf = named[0][1]
+        images = Path(leaf.get('data_root') or '') / ((leaf['data_prefix']).get('img_path') or '')
+        ours = any(str(step['type']) == 'swin_dense.LoadImage' for step in leaf.get('pipeline') or ())
+        resizes = [scale for _, leaf in named for scale in pipeline.scales(leaf.get('pipeline'))]
+        of_split = ade20k_sets.check_split(
+            *(images, labels),
+            *(leaf.get('img_suffix', '.jpg'), leaf.get('seg_map_suffix', '.png')),
+            *(ade20k.settled_classes(leaf), ade20k.ignores_zero(leaf), decode, not ours),
+            list(dict.fromkeys(resizes)),
+        )
+        trained = {name for name, _ in named} == {'train'}
+        found += skippable(of_split) if skip_bad and trained else of_split
+    return found

@@ -1,0 +1,199 @@
+"""Pictures of predictions alone: objects with names and scores, label maps, each with a legend."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from swin_dense.drawing.pictures import OPACITY, Drawing, colours, draw
+from swin_dense.formats import rle
+from swin_dense.formats.predictions import Instances, LabelMap
+from swin_dense.printable import printable
+
+SMALLEST, LARGEST = (
+    640,
+    4000,
+)  # pixels of a picture's longer side: smaller images are enlarged, larger reduced
+BAND = 256  # rows that are tinted at once
+LISTED = 30  # classes in a legend
+BACKGROUND = 'background'  # of this name a label map is left as it is
+
+
+def picture(
+    image: np.ndarray, result: Instances | LabelMap, legend: Sequence[int] | None = None
+) -> np.ndarray:
+    """A picture of what was found in an image.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; left as it is.
+        result: what is drawn, all of it.
+        legend: labels that are listed below; None for those that occur, with their number or area.
+
+    Returns:
+        (H', W', 3) uint8 RGB, at a readable size.
+    """
+    scale = _scale(image.shape)
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    canvas = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    palette = colours(len(result.classes))
+    if isinstance(result, LabelMap):
+        _tint(canvas, cv2.resize(result.label_map, size, interpolation=cv2.INTER_NEAREST), result.classes)
+        shares = _shares(result)
+        amounts = {i: f'{shares[i]:.1%}' for i in np.argsort(-shares) if shares[i]}
+    else:
+        _draw_objects(canvas, result, scale, palette)
+        counts = np.bincount(result.labels, minlength=len(result.classes))
+        amounts = {i: str(counts[i]) for i in np.argsort(-counts) if counts[i]}
+    if legend is not None:
+        amounts = dict.fromkeys(legend, '')
+    if isinstance(result, LabelMap) and BACKGROUND in result.classes:
+        palette[result.classes.index(BACKGROUND)] = 255  # it is not tinted
+    entries = [(f'{result.classes[i]}  {amount}'.strip(), palette[i]) for i, amount in amounts.items()]
+    return np.concatenate([canvas, _legend(entries, canvas.shape[1])])
+
+
+def _shares(found: LabelMap) -> np.ndarray:
+    """(classes,) the share of the pixels that each has; by rows, as bincount makes 8 bytes of each pixel."""
+    count = len(found.classes)
+    pixels = sum(np.bincount(np.minimum(row, count), minlength=count + 1)[:count] for row in found.label_map)
+    return pixels / found.label_map.size
+
+
+def _scale(shape: Sequence[int]) -> float:
+    longest = max(shape[:2])
+    if longest > LARGEST:
+        return LARGEST / longest
+    return max(1, min(8, -(-SMALLEST // longest)))
+
+
+def _tint(canvas: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
+    for y in range(0, len(canvas), BAND):
+        canvas[y : y + BAND] = draw(canvas[y : y + BAND], Drawing(label_map=labels[y : y + BAND]), classes)
+
+
+def _draw_objects(canvas: np.ndarray, found: Instances, scale: float, palette: np.ndarray) -> None:
+    """The most certain on top, and named first."""
+    order = np.argsort(found.scores, kind='stable')
+    thickness = max(1, round(max(canvas.shape[:2]) / 900))
+    for i in order if found.rles is not None else ():
+        _draw_mask(canvas, found.rles[i], scale, palette[found.labels[i]], thickness)
+    corners = (found.boxes * scale).round().astype(int)
+    for i in order:
+        colour = palette[found.labels[i]].tolist()
+        cv2.rectangle(canvas, corners[i, :2].tolist(), corners[i, 2:].tolist(), colour, thickness)
+    size = _text_size(canvas.shape)
+    taken: list[tuple[int, int, int, int]] = []
+    for i in order[::-1]:
+        score = f'{found.scores[i]:.2f}'
+        names = f'{found.classes[found.labels[i]]} {score}', score
+        _write_label(canvas, names, corners[i], palette[found.labels[i]], size, taken)
+
+
+def _draw_mask(canvas: np.ndarray, mask: dict, scale: float, colour: np.ndarray, thickness: int) -> None:
+    x, y, w, h = rle.extent(mask)
+    if not w or not h:
+        return
+    left, top, right, bottom = (round(side * scale) for side in (x, y, x + w, y + h))
+    right, bottom = min(max(right, left + 1), canvas.shape[1]), min(max(bottom, top + 1), canvas.shape[0])
+    small = rle.crop(mask, x, y, x + w, y + h).astype(np.uint8)
+    small = cv2.resize(small, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
+    part = canvas[top:bottom, left:right]
+    inside = small.astype(bool)
+    part[inside] = (1 - OPACITY) * part[inside] + OPACITY * colour
+    edges = cv2.findContours(small, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+    cv2.drawContours(canvas, edges, -1, (255, 255, 255), thickness, offset=(left, top))
+
+
+def _write_label(
+    canvas: np.ndarray,
+    names: Sequence[str],
+    box: np.ndarray,
+    colour: np.ndarray,
+    size: int,
+    taken: list[tuple[int, int, int, int]],
+) -> None:
+    """Write the first of the names that is not much wider than an object above, in or below its box.
+
+    Where other names stand, or no name is narrow enough, the object is left to the legend.
+    """
+    widest = min(2 * (box[2] - box[0]), canvas.shape[1])
+    text = next((text for name in names if (text := _text(name, size)).shape[1] <= widest), None)
+    if text is None or len(text) > len(canvas):
+        return
+    height, width = text.shape
+    x = int(np.clip(box[0], 0, canvas.shape[1] - width))
+    for y in (box[1] - height, box[1], box[3]):
+        spot = (x, int(y), x + width, int(y) + height)
+        outside = spot[1] < 0 or spot[3] > len(canvas)
+        if outside or any(_meet(spot, other) for other in taken):
+            continue
+        taken.append(spot)
+        _paste(canvas[spot[1] : spot[3], spot[0] : spot[2]], text, colour)
+        return
+
+
+def _meet(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _paste(part: np.ndarray, text: np.ndarray, colour: np.ndarray) -> None:
+    """Text on a ground of the class's colour, black or white, whichever stands out."""
+    ink = 0 if colour @ (0.299, 0.587, 0.114) > 140 else 255
+    opacity = text[..., None] / 255
+    part[:] = opacity * ink + (1 - opacity) * colour
+
+
+def _legend(entries: Sequence[tuple[str, np.ndarray]], width: int) -> np.ndarray:
+    """(h, width, 3): the names beside their colours, in as many lines as they need."""
+    if len(entries) > LISTED:
+        rest = f'and {len(entries) - LISTED} more'
+        entries = [*entries[:LISTED], (rest, np.full(3, 255, np.uint8))]
+    size = _text_size((width, width))
+    line, gap = size + size // 2 + 4, size // 2
+    lines: list[list[tuple[int, np.ndarray, np.ndarray]]] = [[]]
+    x = gap
+    for name, colour in entries:
+        text = _text(name, size)[:, : max(1, width - 2 * gap - size)]
+        if lines[-1] and x + size + text.shape[1] + gap > width:
+            lines.append([])
+            x = gap
+        lines[-1].append((x, text, colour))
+        x += size + text.shape[1] + 2 * gap
+    if not entries or width < 4 * size:
+        return np.zeros((0, width, 3), np.uint8)
+    strip = np.full((line * len(lines) + gap, width, 3), 255, np.uint8)
+    for number, row in enumerate(lines):
+        for x, text, colour in row:
+            y = gap // 2 + number * line
+            middle = y + (line - size) // 2
+            strip[middle : middle + size, x : x + size] = 190  # a frame
+            strip[middle + 1 : middle + size - 1, x + 1 : x + size - 1] = colour
+            top = y + max(0, (line - len(text)) // 2)
+            spot = strip[top : top + len(text), x + size : x + size + text.shape[1]]
+            spot[:] = 255 - text[: len(spot), : spot.shape[1], None]
+    return strip
+
+
+def _text_size(shape: Sequence[int]) -> int:
+    return int(np.clip(max(shape[:2]) / 60, 12, 48))
+
+
+@lru_cache(maxsize=4096)
+def _text(text: str, size: int) -> np.ndarray:
+    """(h, w) uint8: how much of each pixel is ink. OpenCV's own fonts have no letters beyond ASCII."""
+    font, text = _font(size), printable(text)
+    left, _, right, _ = font.getbbox(text)
+    ascent, descent = font.getmetrics()
+    pad = size // 4
+    image = Image.new('L', (max(1, right - left) + 2 * pad, ascent + descent))
+    ImageDraw.Draw(image).text((pad - left, 0), text, fill=255, font=font)
+    return np.asarray(image)
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')), size)

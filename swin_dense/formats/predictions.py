@@ -1,0 +1,94 @@
+"""What is predicted for one image."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pycocotools import mask as mask_api
+
+from swin_dense.formats.label_maps import IGNORED
+
+
+@dataclass(frozen=True)
+class Instances:
+    """The objects found in one image, in its pixels.
+
+    Attributes:
+        boxes: (N, 4) float32: x1, y1, x2, y2.
+        labels: (N,) int64, indices into ``classes``.
+        scores: (N,) float32 from 0 to 1.
+        rles: N masks of the whole image as pycocotools' compressed RLE; None of a model without masks.
+        classes: names.
+        shape: (H, W) of the image.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    rles: Sequence[dict] | None
+    classes: tuple[str, ...]
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """(N, H, W) bool, decoded at each access; None of a model without masks."""
+        if self.rles is None:
+            return None
+        if not self.rles:
+            return np.zeros((0, *self.shape), bool)
+        return mask_api.decode(list(self.rles)).transpose(2, 0, 1).astype(bool)
+
+    def take(self, indices: np.ndarray) -> 'Instances':
+        """Those at ``indices``, (K,) integers or (N,) bool, in that order."""
+        indices = np.arange(len(self))[indices]
+        rles = None if self.rles is None else [self.rles[i] for i in indices]
+        return replace(
+            self,
+            boxes=self.boxes[indices],
+            labels=self.labels[indices],
+            scores=self.scores[indices],
+            rles=rles,
+        )
+
+    def above(self, score: float) -> 'Instances':
+        """Those with at least this score."""
+        return self.take(self.scores >= score)
+
+    def only(self, labels: Collection[int]) -> 'Instances':
+        """Those of these classes."""
+        return self.take(np.isin(self.labels, list(labels)))
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """The class of each pixel of one image.
+
+    Attributes:
+        label_map: (H, W) uint8, or uint16 for more than 255 classes: indices into ``classes``; 255 (65535)
+            where the class is none of those asked for.
+        classes: names.
+        logits: (C, H, W) float32 before softmax (or sigmoid, if C is 1), where they were asked for.
+    """
+
+    label_map: np.ndarray
+    classes: tuple[str, ...]
+    logits: np.ndarray | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self.label_map.shape
+
+    def only(self, labels: Collection[int]) -> 'LabelMap':
+        """The same with every other class made unlabelled."""
+        kept = self.label_map.copy()
+        kept[~np.isin(kept, np.array(list(labels), kept.dtype))] = np.iinfo(kept.dtype).max
+        return replace(self, label_map=kept)
+
+
+def label_type(classes: int) -> type[np.unsignedinteger]:
+    """The integers of a label map: bytes where the highest is free for what has no label."""
+    return np.uint8 if classes <= IGNORED else np.uint16

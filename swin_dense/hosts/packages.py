@@ -1,0 +1,191 @@
+"""Make the installed OpenMMLab packages usable. ``prepare()`` is the one call; tools make it first.
+
+Nothing here imports torch or a host before ``prepare()`` has seen that they are there.
+"""
+
+import importlib
+import importlib.util
+import os
+import sys
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+from swin_dense.errors import UserError
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A package that must be there: the versions that work, and the command that mends its absence."""
+
+    name: str
+    versions: str
+    mend: str
+
+    def problem(self) -> str | None:
+        """What is wrong with the installed package in one line, None if nothing is."""
+        installed = installed_version(self.name)
+        if installed is None:
+            return f'{self.name} is not installed: {self.mend}'
+        if not SpecifierSet(self.versions).contains(installed, prereleases=True):
+            return f'{self.name} {installed} is installed, but {self.versions} is needed: {self.mend}'
+        return None
+
+
+REQUIREMENTS = (
+    Requirement('torch', '>=2.10', "pip install 'torch>=2.10'"),
+    Requirement('torchvision', '>=0.25', 'pip install torchvision'),
+    Requirement('mmengine', '>=0.10.7', "pip install 'mmengine>=0.10.7'"),
+    Requirement('mmdet', '>=3.3,<3.4', "pip install 'mmdet>=3.3,<3.4'"),
+    Requirement('mmsegmentation', '>=1.2.2,<1.3', "pip install 'mmsegmentation>=1.2.2,<1.3'"),
+    Requirement('setuptools', '<81', "pip install 'setuptools<81'"),
+    Requirement('ftfy', '>=0', 'pip install ftfy'),
+    Requirement('regex', '>=0', 'pip install regex'),
+)
+MMCV = (
+    Requirement('mmcv', '>=2.0.1,<2.2', "pip uninstall mmcv; pip install 'mmcv-lite>=2.0.1,<2.2'"),
+    Requirement('mmcv-lite', '>=2.0.1,<2.2', "pip install 'mmcv-lite>=2.0.1,<2.2'"),
+)
+
+
+def installed_version(package: str) -> Version | None:
+    """The version of an installed distribution, None if it is absent."""
+    try:
+        return Version(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def mmcv_flavour() -> Requirement:
+    """Which of mmcv and mmcv-lite stands for ``import mmcv``; mmcv-lite if neither is installed."""
+    full, lite = MMCV
+    return full if installed_version(full.name) is not None else lite
+
+
+def problems() -> list[str]:
+    """One line for each package that is missing or of an unsupported version."""
+    found = (requirement.problem() for requirement in (*REQUIREMENTS, mmcv_flavour()))
+    return [problem for problem in found if problem]
+
+
+@cache
+def prepare() -> str:
+    """Make mmengine, mmdet and mmseg usable in this process; further calls do nothing.
+
+    Checks the versions, puts torchvision's NMS and RoIAlign behind ``mmcv.ops`` where mmcv's compiled
+    ones are absent, and allow-lists what mmengine writes into checkpoints, so that
+    ``torch.load(..., weights_only=True)`` reads them.
+
+    Returns:
+        The ops backend: ``'mmcv'`` (compiled) or ``'torchvision'``.
+
+    Raises:
+        UserError: a package is missing or of a version that does not work.
+    """
+    if wrong := problems():
+        raise UserError('; '.join(wrong))
+    _wait_with_little_spinning()
+    # both announce, at every import, what no user of ours can change
+    warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
+    warnings.filterwarnings('ignore', message='.*mmcv-lite.*')
+    backend = _provide_ops()
+    _leave_out_multimodal()
+    _allow_mmengine_checkpoints()
+    return backend
+
+
+def _wait_with_little_spinning() -> None:
+    """Let OpenMP's threads soon sleep at barriers; it reads the variables when torch is first imported.
+
+    By default they spin for long. Where two of them share a core, as on a virtual or a busy machine, each
+    then waits out the other's time slice: measured on two virtual cores, one training step took 10.2 s so,
+    and 0.5 s sleeping at once. Spinning for about as long as waking a thread takes makes it 0.4 s.
+    """
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    os.environ.setdefault('GOMP_SPINCOUNT', '10000')  # turns of GNU's spinning loop
+
+
+def _provide_ops() -> str:
+    try:
+        compiled = importlib.import_module('mmcv._ext')
+    except ImportError:
+        from swin_dense.hosts.ops import extension
+
+        sys.modules['mmcv._ext'] = extension()
+        return 'torchvision'
+    return 'torchvision' if compiled.__spec__.origin == 'swin_dense.hosts.ops' else 'mmcv'
+
+
+def _leave_out_multimodal() -> None:
+    """Keep mmpretrain's multimodal models out where they would fail to import, and mmdet with them.
+
+    mmdet imports mmpretrain wherever it is installed; those models subclass classes that newer versions
+    of transformers no longer offer under the old names.
+    """
+    transformers = importlib.util.find_spec('transformers')
+    if transformers is None or importlib.util.find_spec('mmpretrain') is None:
+        return
+    source = Path(transformers.origin).with_name('modeling_utils.py')
+    if 'find_pruneable_heads_and_indices' not in source.read_text(encoding='utf-8'):
+        sys.modules.setdefault('mmpretrain.models.multimodal', ModuleType('mmpretrain.models.multimodal'))
+
+
+def _allow_mmengine_checkpoints() -> None:
+    """Allow-list the classes that mmengine's message hub and meta data put into a checkpoint."""
+    from pickle import UnpicklingError
+
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+
+    def statistic(owner: type, name: str) -> object:
+        """In place of getattr, with which the pickle of a HistoryBuffer names its four statistics."""
+        if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+            raise UnpicklingError(f'getattr of {name!r} is not allowed in a checkpoint')
+        return getattr(HistoryBuffer, name)
+
+    dtypes = {type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'uint8', 'bool')}
+    # numpy 1 and 2 write different module names
+    rebuilders = [
+        (rebuild, f'numpy.{core}.multiarray.{rebuild.__name__}')
+        for rebuild in (np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0])
+        for core in ('core', '_core')
+    ]
+    torch.serialization.add_safe_globals(
+        [HistoryBuffer, (statistic, 'builtins.getattr'), *rebuilders, np.ndarray, np.dtype, *dtypes]
+    )
+
+
+def use_device(device: str | None) -> None:
+    """Make ``device`` the one that mmengine uses; call it before anything imports torch.
+
+    Args:
+        device: ``'cpu'``, ``'cuda'``, ``'cuda:N'``, ``'mps'``, or None for the best there is.
+
+    Raises:
+        UserError: the machine does not have it.
+    """
+    _wait_with_little_spinning()
+    if device is None:
+        return
+    kind, _, index = device.partition(':')
+    if kind not in ('cpu', 'cuda', 'mps') or (index and not index.isdigit()):
+        raise UserError(f'--device {device}: choose cpu, cuda, cuda:N or mps')
+    if kind == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    elif index:
+        os.environ['CUDA_VISIBLE_DEVICES'] = index
+
+    import mmengine.device.utils as mmengine_device
+    import torch
+
+    available = {'cpu': True, 'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available()}
+    if not available[kind]:
+        raise UserError(f'--device {device}: torch {torch.__version__} sees no such device on this machine')
+    mmengine_device.DEVICE = kind

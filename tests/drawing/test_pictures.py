@@ -1,0 +1,238 @@
+"""Pictures: what is drawn where, and the grid that is saved."""
+
+import errno
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData, PixelData
+from mmseg.structures import SegDataSample
+
+from swin_dense.drawing import pictures
+from swin_dense.drawing.pictures import Drawing, Pair
+from swin_dense.errors import DiskFullError
+from swin_dense.formats.label_maps import IGNORED
+
+HEIGHT, WIDTH = 60, 90
+CLASSES = ('a', 'b', 'c')
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+
+
+def objects(with_masks: bool = True) -> Drawing:
+    masks = np.zeros((2, HEIGHT, WIDTH), bool)
+    masks[0, 10:30, 12:40] = True
+    masks[1, 35:50, 50:80] = True
+    boxes = np.array([[12, 10, 39, 29], [50, 35, 79, 49]], np.float32)
+    return Drawing(np.array([0, 2]), boxes, masks if with_masks else None, np.array([0.9, 0.6]))
+
+
+@pytest.mark.parametrize('count', [1, 2, 5, 10, 11, 20, 80, 150])
+def test_colours_are_distinct(count: int):
+    palette = pictures.colours(count)
+    assert palette.shape == (count, 3)
+    assert palette.dtype == np.uint8
+    assert len(np.unique(palette, axis=0)) == count
+    if 1 < count <= 20:
+        difference = np.abs(palette[:, None].astype(int) - palette[None]).sum(-1)
+        assert difference[~np.eye(count, dtype=bool)].min() > 30
+
+
+def test_pixels_outside_masks_and_boxes_are_left_alone(image: np.ndarray):
+    before, drawing = image.copy(), objects()
+    drawn = pictures.draw(image, drawing, CLASSES)
+    assert np.array_equal(image, before), 'a new image is returned'
+    assert drawn.shape == image.shape
+    assert drawn.dtype == np.uint8
+    near = cv2.dilate(drawing.masks.any(0).astype(np.uint8), np.ones((5, 5))).astype(bool)  # outlines
+    assert np.array_equal(drawn[~near], image[~near])
+    inside = cv2.erode(drawing.masks.astype(np.uint8).transpose(1, 2, 0), np.ones((5, 5))).astype(bool)
+    for i, label in enumerate(drawing.labels):
+        mask = inside[..., i]
+        expected = (1 - pictures.OPACITY) * image[mask] + pictures.OPACITY * pictures.colours(3)[label]
+        assert np.abs(drawn[mask] - expected).max() <= 1
+
+
+def test_boxes_alone(image: np.ndarray):
+    drawing = objects(with_masks=False)
+    drawn = pictures.draw(image, drawing, CLASSES)
+    changed = (drawn != image).any(-1)
+    allowed = np.zeros_like(changed)
+    for x1, y1, x2, y2 in drawing.boxes.astype(int):
+        allowed[y1 - 1 : y2 + 2, x1 - 1 : x2 + 2] = True
+        allowed[y1 + 2 : y2 - 1, x1 + 2 : x2 - 1] = False
+    assert changed.any()
+    assert not (changed & ~allowed).any()
+    assert np.array_equal(drawn[10, 20], pictures.colours(3)[0]), 'the colour of its class'
+
+
+def test_no_objects(image: np.ndarray):
+    nothing = Drawing(np.zeros(0, int), np.zeros((0, 4)), np.zeros((0, HEIGHT, WIDTH), bool))
+    assert np.array_equal(pictures.draw(image, nothing, CLASSES), image)
+
+
+def test_a_label_map(image: np.ndarray):
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[:, 30:] = 1
+    labels[:, 60:] = IGNORED
+    drawn = pictures.draw(image, Drawing(label_map=labels), CLASSES).astype(int)
+    palette = pictures.colours(3)
+    for label, part in ((0, slice(0, 30)), (1, slice(30, 60))):
+        expected = (1 - pictures.OPACITY) * image[:, part] + pictures.OPACITY * palette[label]
+        assert np.abs(drawn[:, part] - expected).max() <= 1
+    assert (drawn[:, 60:] <= image[:, 60:]).all(), 'unlabelled pixels are dark, in no colour'
+
+
+def test_the_background_has_no_colour(image: np.ndarray):
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[:, 30:] = 1
+    drawn = pictures.draw(image, Drawing(label_map=labels), ('background', 'a'))
+    assert np.array_equal(drawn[:, :30], image[:, :30])
+    assert not np.array_equal(drawn[:, 30:], image[:, 30:])
+
+
+def saved(folder: Path, image: np.ndarray, count: int) -> list[Path]:
+    paths = [folder / f'{i}.png' for i in range(count)]
+    for path in paths:
+        cv2.imwrite(str(path), image[..., ::-1])
+    return paths
+
+
+@pytest.mark.parametrize('count', [1, 3, 6])
+def test_the_grid(tmp_path: Path, image: np.ndarray, count: int):
+    pairs = [Pair(path, objects(), objects(with_masks=False)) for path in saved(tmp_path, image, count)]
+    pictures.save_grid(pairs, CLASSES, tmp_path / 'new' / 'predictions.png')
+    grid = cv2.imread(str(tmp_path / 'new' / 'predictions.png'))
+    height, width = grid.shape[:2]
+    assert 300 < height < 1500
+    assert 150 * count < width < 1000 * count
+    assert grid.std() > 10, 'something is drawn'
+
+
+def test_the_grid_of_label_maps_with_many_classes(tmp_path: Path, image: np.ndarray):
+    labels = np.random.default_rng(1).integers(0, 150, (HEIGHT, WIDTH))
+    pairs = [
+        Pair(path, Drawing(label_map=labels), Drawing(label_map=labels)) for path in saved(tmp_path, image, 2)
+    ]
+    pictures.save_grid(pairs, [f'class {i}' for i in range(150)], tmp_path / 'predictions.png')
+    assert cv2.imread(str(tmp_path / 'predictions.png')).shape[0] > 300
+
+
+@pytest.mark.parametrize('boxes', [torch.tensor, HorizontalBoxes], ids=['tensor', 'HorizontalBoxes'])
+@pytest.mark.parametrize('masks', [True, False], ids=['masks', 'boxes alone'])
+def test_what_a_detection_says(boxes: type, masks: bool):
+    sample = DetDataSample(metainfo=dict(img_path='a/1.jpg'))
+    corners = [[1.0, 2.0, 10.0, 12.0], [3.0, 4.0, 20.0, 24.0]]
+    sample.gt_instances = InstanceData(bboxes=boxes(corners), labels=torch.tensor([1, 0]))
+    sample.pred_instances = InstanceData(
+        bboxes=torch.tensor(corners), labels=torch.tensor([1, 2]), scores=torch.tensor([0.9, 0.1])
+    )
+    if masks:
+        sample.gt_instances.masks = BitmapMasks(np.ones((2, HEIGHT, WIDTH), np.uint8), HEIGHT, WIDTH)
+        sample.pred_instances.masks = torch.zeros(2, HEIGHT, WIDTH, dtype=torch.bool)
+    found = pictures.pair(sample)
+    assert found.image == Path('a/1.jpg')
+    assert found.truth.boxes.tolist() == corners
+    assert found.truth.labels.tolist() == [1, 0]
+    assert found.truth.scores is None
+    assert found.prediction.labels.tolist() == [1], 'what has a low score is not drawn'
+    assert found.prediction.boxes.tolist() == corners[:1]
+    if masks:
+        assert found.truth.masks.shape == (2, HEIGHT, WIDTH)
+        assert found.truth.masks.dtype == found.prediction.masks.dtype == bool
+        assert found.prediction.masks.shape == (1, HEIGHT, WIDTH)
+    else:
+        assert found.truth.masks is found.prediction.masks is None
+
+
+def test_what_a_segmentation_says():
+    sample = SegDataSample(metainfo=dict(img_path='a/1.jpg'))
+    truth, prediction = (torch.randint(0, 3, (1, HEIGHT, WIDTH)) for _ in range(2))
+    sample.gt_sem_seg, sample.pred_sem_seg = PixelData(data=truth), PixelData(data=prediction)
+    found = pictures.pair(sample)
+    assert np.array_equal(found.truth.label_map, truth[0].numpy())
+    assert np.array_equal(found.prediction.label_map, prediction[0].numpy())
+
+
+def test_the_truth_of_packed_samples():
+    """As a training pipeline packs them, without predictions."""
+    sample = DetDataSample(metainfo=dict(img_path='a.png'))
+    sample.gt_instances = InstanceData(
+        bboxes=HorizontalBoxes([[1.0, 2, 3, 4]]),
+        labels=torch.tensor([2]),
+        masks=BitmapMasks(np.ones((1, 8, 9), np.uint8), 8, 9),
+    )
+    found = pictures.truth(sample)
+    assert (found.labels.tolist(), found.boxes.tolist()) == ([2], [[1, 2, 3, 4]])
+    assert found.masks.shape == (1, 8, 9)
+    assert found.masks.dtype == bool
+    labels = torch.randint(0, 3, (1, 8, 9))
+    segmented = SegDataSample(gt_sem_seg=PixelData(data=labels))
+    assert np.array_equal(pictures.truth(segmented).label_map, labels[0].numpy())
+
+
+@pytest.mark.parametrize('count', [1, 3, 5, 11])
+def test_a_batch(tmp_path: Path, image: np.ndarray, count: int, monkeypatch: pytest.MonkeyPatch):
+    shown: list[tuple] = []
+    monkeypatch.setattr(Figure, 'legend', lambda figure, handles, **style: shown.append(handles))
+    written: list[str] = []
+    monkeypatch.setattr(Axes, 'text', lambda axis, x, y, text, **style: written.append(text))
+    path = tmp_path / 'new' / 'dry_run.png'
+    pictures.save_batch([image] * count, [objects()] * count, CLASSES, path)
+    assert written == ['a', 'c'] * min(count, pictures.BATCH)
+    assert [handle.get_label() for handle in shown[0]] == ['a', 'c'], 'the classes that are in it'
+    picture = cv2.imread(str(path))
+    assert picture.std() > 10
+    assert max(picture.shape) < 2500
+
+
+def test_a_batch_of_label_maps_and_of_nothing(tmp_path: Path, image: np.ndarray):
+    labels = np.full((HEIGHT, WIDTH), IGNORED)
+    labels[:20] = 140
+    nothing = Drawing(np.zeros(0, int), np.zeros((0, 4)), np.zeros((0, HEIGHT, WIDTH), bool))
+    for drawing in (Drawing(label_map=labels), nothing):
+        path = tmp_path / 'dry_run.png'
+        pictures.save_batch([image], [drawing], [f'$class_{i}' for i in range(150)], path)
+        assert cv2.imread(str(path)).std() > 10
+        path.unlink()
+
+
+STRANGE = ('\udc80\x1b[31m', '$\\foo$', 'a$b$\n')  # no text, no formula, two lines
+
+
+def test_any_class_name_can_be_drawn(tmp_path: Path):
+    """matplotlib takes what is between two dollars for a formula, and ends on a wrong one."""
+    drawing = pictures.Drawing(np.arange(3), np.array([[1, 1, 20, 20], [2, 2, 9, 9], [3, 3, 30, 30.0]]))
+    image = np.zeros((60, 60, 3), np.uint8)
+    pictures.save_batch([image], [drawing], STRANGE, tmp_path / 'batch.png')
+    cv2.imwrite(str(tmp_path / 'image.png'), image)
+    pair = pictures.Pair(tmp_path / 'image.png', drawing, drawing)
+    pictures.save_grid([pair], STRANGE, tmp_path / 'grid.png')
+    assert min(cv2.imread(str(tmp_path / 'grid.png')).shape[:2]) > 200
+
+
+def test_a_picture_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawing, image = pictures.Drawing(label_map=np.zeros((9, 9), int)), np.zeros((9, 9, 3), np.uint8)
+    path = tmp_path / 'predictions.png'
+    pictures.save_batch([image], [drawing], ['a'], path)
+    before = path.read_bytes()
+
+    def full(self: object, path: Path, **options: object) -> None:
+        path.write_bytes(b'half')
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('matplotlib.figure.Figure.savefig', full)
+    with pytest.raises(DiskFullError, match=r'predictions.png cannot be written: the disk is full \(4 bytes'):
+        pictures.save_batch([image], [drawing], ['a'], path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ['predictions.png']
