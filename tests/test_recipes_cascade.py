@@ -9,7 +9,7 @@ from mmengine import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 
-from swin_dense.engine.config import set_amp
+from swin_dense.engine.prepare import set_precision
 from tests.recipes import OWN_KEYS, built, differences, hosts, ours, parameter_groups
 from tests.test_plugging_in import batch, train_once, without_gradient
 
@@ -101,7 +101,7 @@ def test_weight_decay_spares_norms_and_bias_tables_only_in_the_backbone():
 def test_mixed_precision_is_the_command_lines():
     config = copy.deepcopy(cascade('t'))
     assert config.optim_wrapper.type == 'OptimWrapper'
-    set_amp(config, 'fp16', 'cuda')
+    set_precision(config, 'fp16', 'cuda')
     assert config.optim_wrapper.type == 'AmpOptimWrapper'
 
 

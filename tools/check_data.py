@@ -38,9 +38,10 @@ def main() -> None:
     hosts.prepare()
     from swin_dense.check import data_sets, statistics
     from swin_dense.console import findings, terminal
-    from swin_dense.engine import runs
+    from swin_dense.engine import prepare
 
-    ready = partial(runs.ready_config, str(args.what), args.cfg_options, args.data, args.classes)
+    command = prepare.Command(str(args.what), args.cfg_options, args.data, args.classes)
+    ready = partial(prepare.of_data, command)
     if args.what.is_dir():
         result = data_sets.try_folder(args.what, args.decode, args.classes)
     else:

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from swin_dense import hosts
-from swin_dense.errors import UserError, exit_on_user_error
+from swin_dense.errors import exit_on_user_error
 from swin_dense.predict.stopping import Watch, watched
 from swin_dense.storage import folders
 
@@ -51,8 +51,6 @@ def predict(args: argparse.Namespace, watch: Watch) -> None:
         terminal.say(line)
     labels = None if args.classes is None else run.labels_of(args.classes, predictor.classes)
     settings = run.Settings(args.score, labels, args.batch, args.tile, args.overlap)
-    if args.ids is not None and predictor.task != 'detection':
-        raise UserError('--ids is for detection: label maps are named after their images')
     run.predict_all(predictor, found, args.out, settings, args.ids, weights, watch)
 
 

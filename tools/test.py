@@ -37,17 +37,24 @@ def main() -> None:
         raise UserError('--predictions needs --data DIR: the folder with the annotations to score against')
     hosts.use_device(args.device)
     hosts.prepare()
-    from swin_dense.engine import runs
+    from swin_dense.engine import prepare, runs
 
     if args.out is not None:  # before the evaluation, not after it
         folders.check_writable(args.out.absolute().parent, '--out: the folder')
-    if args.predictions is not None:
-        recipe = runs.scoring_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
-        folders.check_writable(Path(recipe.work_dir), 'work directory')
-        runs.score(recipe, args.predictions, args.data)
+    command = prepare.Command(
+        config=args.config,
+        options=args.cfg_options,
+        data=args.data,
+        classes=args.classes,
+        work_dir=args.work_dir,
+        launcher=args.launcher,
+    )
+    if args.predictions is None:
+        runs.test(prepare.evaluation(command, args.checkpoint), args.out)
         return
-    recipe = runs.ready_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
-    runs.test(recipe, args.checkpoint, args.launcher, args.out)
+    recipe = prepare.scoring(command)
+    folders.check_writable(Path(recipe.work_dir), 'work directory')
+    runs.score(recipe, args.predictions, args.data)
 
 
 if __name__ == '__main__':

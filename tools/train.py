@@ -47,25 +47,29 @@ def main() -> None:
     started, args = time.time(), parse_args()
     hosts.use_device(args.device)
     hosts.prepare()
-    from mmengine.device import get_device
-
-    from swin_dense.engine import config, runs, signals
+    from swin_dense.engine import prepare, runs, signals
     from swin_dense.engine.start import Start
 
     begin = Start(args.checkpoint, args.resume, args.resume_anyway)
-    begin.check()
     seconds = None if args.max_time is None else signals.parse_duration(args.max_time)
-    recipe = runs.ready_config(args.config, args.cfg_options, args.data, args.classes, args.work_dir)
-    config.set_amp(recipe, args.amp, get_device())
-    config.set_rate(recipe, not args.no_scale_lr, args.cfg_options)
-    if args.tensorboard:
-        config.add_tensorboard(recipe)
-    config.set_seed(recipe, args.seed)
+    command = prepare.Command(
+        config=args.config,
+        options=args.cfg_options,
+        data=args.data,
+        classes=args.classes,
+        work_dir=args.work_dir,
+        launcher=args.launcher,
+        precision=args.amp,
+        scale_rate=not args.no_scale_lr,
+        tensorboard=args.tensorboard,
+        seed=args.seed,
+        begin=begin,
+    )
+    prepared = prepare.training(command)
     if args.dry_run:
-        runs.dry_run(recipe, args.launcher, started, begin)
+        runs.dry_run(prepared, started)
     else:
-        limits = runs.Limits(seconds, args.skip_nan, args.skip_bad)
-        runs.train(recipe, args.launcher, begin, limits)
+        runs.train(prepared, runs.Limits(seconds, args.skip_nan, args.skip_bad))
 
 
 if __name__ == '__main__':

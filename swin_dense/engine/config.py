@@ -1,7 +1,6 @@
-"""Load a config and apply what the command line says; a user's mistakes become ``UserError``."""
+"""Load a config and override single values of it; a user's mistakes become ``UserError``."""
 
 import difflib
-import importlib.util
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +11,11 @@ from mmengine.registry import DefaultScope, Registry, init_default_scope, root
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from swin_dense.data.fields import listed, loaders
+from swin_dense import tasks
 from swin_dense.engine import foreign_config
 from swin_dense.errors import UserError
 from swin_dense.trust.data_files import CONFIGS
 
-HOSTS = {'mmdet': 'detection', 'mmseg': 'segmentation'}
 # read by mmengine and the hosts' tools from the top level of a config, beside Runner's own arguments
 TOP_LEVEL = {'find_unused_parameters', 'sync_bn', 'model_wrapper_cfg', 'tta_model', 'tta_pipeline', 'compile'}
 
@@ -50,8 +48,7 @@ def load(path: str, options: Sequence[str] = ()) -> Config:
     for key in ('model', 'default_scope'):
         if key not in config:
             raise UserError(f'config {path}: {key} is missing')
-    if config.default_scope not in HOSTS:
-        raise UserError(f'config {path}: default_scope={config.default_scope!r} is none of {list(HOSTS)}')
+    tasks.of_config(config)
     init_default_scope(config.default_scope)
     config.merge_from_dict(_parse(options, config))
     foreign_config.refuse_pickles(config, f'config {path}')
@@ -66,88 +63,6 @@ def _run(path: str) -> Config:
         raise UserError(f'config {path}, line {error.lineno}: {error.msg}') from error
     except Exception as error:  # a config is a program: it may raise anything
         raise UserError(f'config {path}: {type(error).__name__}: {error}') from error
-
-
-def task(config: Config) -> str:
-    """``'detection'`` or ``'segmentation'``."""
-    return HOSTS[config.default_scope]
-
-
-def set_amp(config: Config, precision: str | None, device: str) -> None:
-    """Train in mixed precision: ``'bf16'``, ``'fp16'`` (a GPU only) or None for the config's own."""
-    if precision is None:
-        return
-    if precision == 'fp16' and device == 'cpu':
-        raise UserError('--amp fp16 needs a GPU: on the CPU use --amp bf16')
-    wrapper = config.optim_wrapper
-    if precision == 'fp16':
-        wrapper.type, wrapper.dtype = 'AmpOptimWrapper', 'float16'
-    else:
-        wrapper.type = 'swin_dense.BFloat16OptimWrapper'
-
-
-def set_rate(config: Config, scale: bool, options: Sequence[str] = ()) -> None:
-    """Scale the learning rate with the batch wherever the config states its own, or never.
-
-    Args:
-        config: changed in place.
-        scale: False keeps the config's rate.
-        options: those after ``--cfg-options``: ``auto_scale_lr.enable`` among them stays as it is.
-    """
-    rule = config.get('auto_scale_lr') or {}
-    if rule.get('base_batch_size') and not any(o.startswith('auto_scale_lr.enable=') for o in options):
-        rule.enable = scale
-
-
-def set_seed(config: Config, seed: int | None) -> None:
-    """Set ``randomness.seed``, if there is one, and leave the rest of ``randomness`` as it is."""
-    if seed is not None:
-        config.randomness = {**(config.get('randomness') or {}), 'seed': seed}
-
-
-def add_tensorboard(config: Config) -> None:
-    """Log to TensorBoard too, in ``vis_data`` of the run.
-
-    Raises:
-        UserError: the package is missing.
-    """
-    if importlib.util.find_spec('tensorboard') is None:
-        raise UserError('--tensorboard needs the tensorboard package: pip install tensorboard')
-    if not config.get('visualizer'):
-        config.visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
-    backends = list(config.visualizer.get('vis_backends') or ())
-    if not any(backend['type'] == 'TensorboardVisBackend' for backend in backends):
-        config.visualizer.vis_backends = [*backends, dict(type='TensorboardVisBackend')]
-
-
-def single_process_loaders(config: Config) -> None:
-    """``num_workers=0`` and ``persistent_workers`` exclude each other; the first is what a user sets."""
-    for loader in loaders(config).values():
-        if not loader.get('num_workers'):
-            loader['persistent_workers'] = False
-
-
-def check_batch_norm(config: Config, processes: int) -> None:
-    """A map pooled to one value a channel has no variance in a batch of one image.
-
-    Args:
-        config: of a training run.
-        processes: that train together; SyncBN joins their batches.
-
-    Raises:
-        UserError: a head has such a map, and BatchNorm behind it.
-    """
-    if config.train_dataloader.get('batch_size') != 1:
-        return
-    for name in ('decode_head', 'auxiliary_head'):
-        for head in listed(config.model.get(name)):
-            norm = (head.get('norm_cfg') or {}).get('type', '')
-            alone = norm in ('BN', 'BN2d') or (norm == 'SyncBN' and processes == 1)
-            if alone and 1 in head.get('pool_scales', ()):
-                raise UserError(
-                    f'config {config.filename}: train_dataloader.batch_size=1: {norm} behind the pooling '
-                    f'to 1 x 1 in model.{name} needs two images or more'
-                )
 
 
 def _parse(options: Sequence[str], config: Config) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from swin_dense import tasks
 from swin_dense.console import terminal
 from swin_dense.console.times import clock
 from swin_dense.drawing import pictures
@@ -131,7 +132,9 @@ class DryRunHook(Hook):
 
     def report(self, runner: Runner) -> None:
         """The table, on the terminal and in the log, and the picture."""
-        rows = table(self.measured, self.batch, f'{len(runner.train_loop.dataloader.dataset)} images')
+        amount = tasks.of_config(runner.cfg).amount(self.batch['data_samples'])
+        one_batch = f'{tuple(self.batch["inputs"].shape)}, {amount}'
+        rows = table(self.measured, one_batch, f'{len(runner.train_loop.dataloader.dataset)} images')
         terminal.say('')
         terminal.show_header(rows)
         for name, value in rows.items():
@@ -283,13 +286,14 @@ def visible(inputs: torch.Tensor, preprocessor: nn.Module) -> list[np.ndarray]:
 
 def save_picture(hook: DryRunHook, runner: Runner) -> None:
     """``dry_run.png``: the first batch, its ground truth over the images as the model sees them."""
+    task = tasks.of_config(runner.cfg)
     images = visible(hook.batch['inputs'], _preprocessor(runner.model))
-    drawings = [pictures.truth(sample) for sample in hook.batch['data_samples']]
+    drawings = [task.truth(sample) for sample in hook.batch['data_samples']]
     classes = runner.train_loop.dataloader.dataset.metainfo['classes']
     pictures.save_batch(images, drawings, classes, hook.work_dir / 'dry_run.png')
 
 
-def table(measured: Measured, batch: dict, data: str) -> dict[str, str]:
+def table(measured: Measured, one_batch: str, data: str) -> dict[str, str]:
     """The report of a dry run: names and values."""
     found = measured
     each = ', '.join(f'{size / 2**30:.2f}' for size in found.workers)
@@ -304,7 +308,7 @@ def table(measured: Measured, batch: dict, data: str) -> dict[str, str]:
         evaluations.append(f'{clock(found.early_evaluation)}, {count}')
     return {
         'data': data,
-        'one batch': f'{tuple(batch["inputs"].shape)}, {objects(batch["data_samples"])}',
+        'one batch': one_batch,
         'losses': '  '.join(f'{name} {value:.3f}' for name, value in found.losses.items()),
         'iteration': f'{found.iteration:.3g} s, {found.iterations} of them',
         'evaluation': '; '.join(evaluations) or 'none',
@@ -313,9 +317,3 @@ def table(measured: Measured, batch: dict, data: str) -> dict[str, str]:
         'finish at': f'{finish:%Y-%m-%d %H:%M}, if started now',
         'peak memory': f'{found.memory / 2**30:.2f} GB {where}{beside}',
     }
-
-
-def objects(samples: list) -> str:
-    """How much ground truth a batch has."""
-    counts = [len(sample.gt_instances) for sample in samples if 'gt_instances' in sample]
-    return f'{" + ".join(map(str, counts))} objects' if counts else f'{len(samples)} label maps'

@@ -9,14 +9,14 @@ from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from swin_dense import tasks
 from swin_dense.console import terminal
 from swin_dense.console.times import clock
 from swin_dense.data.failures import LeftOut
 from swin_dense.drawing import pictures
 from swin_dense.engine import header
-from swin_dense.engine.config import task
 from swin_dense.engine.runner import Runner
-from swin_dense.evaluate import metrics
+from swin_dense.evaluate import metrics as fractions
 
 PLAIN_LINE_SECONDS = 20.0  # off a terminal, a line at most this often
 SMOOTHED = 20  # iterations over which shown losses and times are averaged
@@ -152,21 +152,18 @@ class MetricsHook(Hook):
             for name, buffer in logged.items()
             if name.startswith('val/val/')  # of ValLossHook
         }
-        self._report(runner, metrics or {}, runner.val_evaluator.metrics, losses)
+        self._report(runner, metrics or {}, losses)
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        self._report(runner, metrics or {}, runner.test_evaluator.metrics, {})
+        self._report(runner, metrics or {}, {})
 
-    def _report(self, runner: Runner, found: dict, evaluators: Sequence, losses: dict[str, float]) -> None:
+    def _report(self, runner: Runner, metrics: dict, losses: dict[str, float]) -> None:
         if not is_main_process():
             return
-        plain = metrics.as_fractions(found, task(runner.cfg))
-        if not plain and task(runner.cfg) == 'detection':
-            terminal.say('no detections at all: every mAP is 0')
-            plain = metrics.no_detections(list(evaluators[0].metrics))
+        plain = fractions.as_fractions(metrics, tasks.of_config(runner.cfg).in_percent)
         when = f'after {runner.iter} iterations' if runner.iter else ''
         terminal.show_metrics(f'evaluation {when}'.strip(), {**plain, **losses})
-        metrics.save(plain, Path(runner.work_dir))
+        fractions.save(plain, Path(runner.work_dir))
 
 
 class PictureHook(Hook):
@@ -185,7 +182,7 @@ class PictureHook(Hook):
     ) -> None:
         for sample in outputs or ():
             if len(self.samples) < self.images and is_main_process():
-                self.samples.append(pictures.pair(sample))
+                self.samples.append(tasks.of_config(runner.cfg).pair(sample))
 
     after_test_iter = after_val_iter
 

@@ -1,6 +1,6 @@
 """Where a training run begins: with fresh weights, with those of a file, or where another run was left."""
 
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from swin_dense.engine import resume
 from swin_dense.errors import UserError
 
 NEWEST, AUTO = '', 'auto'  # what --resume says without a path
+Listing = dict[Path, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -39,41 +40,81 @@ class Start:
             raise UserError('--resume-anyway goes with --resume')
 
 
-def apply(config: Config, start: Start, say: Callable[[str], None]) -> None:
+@dataclass(frozen=True)
+class Beginning:
+    """What a training run begins with.
+
+    Attributes:
+        weights: a file whose weights it starts from; None for the config's own.
+        run: the checkpoint of the run that it continues; None for a new run.
+        anyway: it continues with other settings, too.
+        folder: the work directory in which ``run`` was looked for; None if the user named the file.
+        seen: the checkpoints that were there.
+    """
+
+    weights: str | None = None
+    run: resume.Choice | None = None
+    anyway: bool = False
+    folder: Path | None = None
+    seen: Listing | None = None
+
+    def confirm(self) -> None:
+        """Called by the one trainer that holds the work directory.
+
+        Raises:
+            UserError: another run has left or removed a checkpoint there since this one chose.
+        """
+        if self.folder is not None and _checkpoints(self.folder) != self.seen:
+            raise UserError(
+                f'--resume: another run has changed the checkpoints in {self.folder} meanwhile: start again'
+            )
+
+
+def choose(work_dir: Path, start: Start) -> Beginning:
+    """The checkpoint that a run begins with.
+
+    Raises:
+        UserError: there is no run to continue, or its checkpoint is damaged.
+    """
+    start.check()
+    if start.resume not in (NEWEST, AUTO):
+        run = None if start.resume is None else resume.of_file(start.resume)
+        return Beginning(start.checkpoint, run, start.anyway)
+    seen = _checkpoints(work_dir)
+    run = resume.newest(work_dir) if seen or start.resume == NEWEST else None
+    return Beginning(start.checkpoint, run, start.anyway, work_dir, seen)
+
+
+def apply(config: Config, beginning: Beginning) -> None:
     """Let a config start from a file's weights, or continue a run.
 
     A run that continues keeps its seed, unless the config or the command line names another.
 
     Args:
         config: changed in place.
-        start: what is wanted.
-        say: is told, line by line, what was chosen where that is not plain.
-
-    Raises:
-        UserError: there is no run to continue, or its checkpoint is damaged.
+        beginning: the checkpoint.
     """
-    start.check()
-    chosen = _chosen(Path(config.work_dir), start)
-    if start.checkpoint is not None or chosen is not None:
+    if beginning.weights is not None or beginning.run is not None:
         _drop_pretrained(config.model)
-    if chosen is None:
-        if start.checkpoint is not None:
-            config.load_from = start.checkpoint
+    if beginning.run is None:
+        if beginning.weights is not None:
+            config.load_from = beginning.weights
         return
-    for note in chosen.notes:
-        say(note)
-    config.resume, config.load_from = True, str(chosen.saved.path)
+    saved = beginning.run.saved
+    config.resume, config.load_from = True, str(saved.path)
     randomness = config.setdefault('randomness', {}) or {}
-    if randomness.get('seed') is None and chosen.saved.seed is not None:
-        config.randomness = {**randomness, 'seed': chosen.saved.seed}
+    if randomness.get('seed') is None and saved.seed is not None:
+        config.randomness = {**randomness, 'seed': saved.seed}
 
 
-def _chosen(work_dir: Path, start: Start) -> resume.Choice | None:
-    if start.resume is None:
-        return None
-    if start.resume == AUTO:
-        return resume.newest(work_dir) if any(work_dir.glob('*.pth')) else None
-    return resume.newest(work_dir) if start.resume == NEWEST else resume.of_file(start.resume)
+def _checkpoints(work_dir: Path) -> Listing:
+    """Size and time of every checkpoint file in a folder."""
+    listing = {}
+    for path in work_dir.glob('*.pth'):
+        with suppress(OSError):  # it is being replaced
+            status = path.stat()
+            listing[path] = status.st_size, status.st_mtime_ns
+    return listing
 
 
 def _drop_pretrained(model: ConfigDict) -> None:

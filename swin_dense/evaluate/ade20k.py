@@ -1,15 +1,14 @@
 """Label maps against ground truth: exact counts of pixels, and the IoU and accuracy that follow."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from swin_dense.data.fields import leaf_datasets
 from swin_dense.errors import UserError
 from swin_dense.evaluate.label_folder import map_names
 from swin_dense.formats.label_maps import IGNORED
@@ -60,9 +59,8 @@ def build(leaf: dict) -> BaseSegDataset:
     return DATASETS.build({**leaf, 'pipeline': [], 'serialize_data': False, 'test_mode': True})
 
 
-def samples(config: Config) -> list[Sample]:
-    """What the config's test loader evaluates."""
-    datasets = [build(leaf) for leaf in leaf_datasets(config.test_dataloader.dataset)]
+def samples(datasets: Iterable[BaseSegDataset]) -> list[Sample]:
+    """The images of data sets, with the names of their label maps."""
     entries = [dataset.get_data_info(i) for dataset in datasets for i in range(len(dataset))]
     names = map_names(Path(entry['img_path']) for entry in entries)
     found = []

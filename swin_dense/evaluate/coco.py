@@ -23,6 +23,7 @@ SCORES = (
     *('AR@1', 'AR@10', 'AR@100', 'AR_s@100', 'AR_m@100', 'AR_l@100'),
 )
 STANDARD = (1, 10, 100)  # detections an image that pycocotools counts
+MMDET = (100, 300, 1000)  # and mmdet's CocoMetric where its config names no proposal_nums
 SIZES = {'s': 'small', 'm': 'medium', 'l': 'large'}
 
 
@@ -58,7 +59,7 @@ def rules(config: Config) -> Rules:
     leaf = leaf_datasets(config.test_dataloader.dataset)[0]
     return Rules(
         tuple(kind for kind in kinds if kind in coco_results.FIELDS),
-        tuple(metrics[0].get('proposal_nums', (100, 300, 1000))),
+        tuple(metrics[0].get('proposal_nums', MMDET)),
         named_classes(leaf),
     )
 

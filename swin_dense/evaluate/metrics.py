@@ -8,17 +8,14 @@ from pathlib import Path
 
 from swin_dense.storage import atomic
 
-# what mmdet's CocoMetric reports for each of bbox and segm
-COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 
-
-def as_fractions(metrics: Mapping[str, float], task: str) -> dict[str, float | None]:
+def as_fractions(metrics: Mapping[str, float], in_percent: bool) -> dict[str, float | None]:
     """Metrics of an evaluation under plain names.
 
     Args:
         metrics: as the host's evaluator returns them: ``coco/bbox_mAP`` from 0 to 1, -1 where no object
             is of that size; ``mIoU`` in percent. Losses, ``val/loss``, are left out: they are no fractions.
-        task: ``'detection'`` or ``'segmentation'``.
+        in_percent: the evaluator returns percent, as mmseg's does.
 
     Returns:
         The same as fractions; None where a metric is undefined.
@@ -28,14 +25,9 @@ def as_fractions(metrics: Mapping[str, float], task: str) -> dict[str, float | N
         if not isinstance(value, Real) or name.endswith('time') or name.startswith('val/'):
             continue  # mmdet adds strings to copy and paste, mmengine the loading time, ValLossHook losses
         undefined = math.isnan(value) or value == -1
-        scaled = value / 100 if task == 'segmentation' else value
+        scaled = value / 100 if in_percent else value
         plain[name.removeprefix('coco/')] = None if undefined else float(scaled)
     return plain
-
-
-def no_detections(kinds: list[str]) -> dict[str, float]:
-    """What an evaluation without a single detection is worth; mmdet returns nothing for it."""
-    return {f'{kind}_{item}': 0.0 for kind in kinds for item in COCO_ITEMS}
 
 
 def save(metrics: Mapping[str, float | None], work_dir: Path) -> Path:

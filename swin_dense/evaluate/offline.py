@@ -2,14 +2,10 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from mmengine.config import Config
-
-from swin_dense.data.coco import find_annotations
-from swin_dense.data.fields import leaf_datasets
-from swin_dense.errors import UserError
 from swin_dense.evaluate import ade20k, coco, confusion
 from swin_dense.storage import atomic
 
@@ -41,44 +37,7 @@ class Evaluated:
     notes: list[str] = field(default_factory=list)
 
 
-def detection(config: Config, predictions: Path, data: Path | None = None) -> Evaluated:
-    """Score COCO results.
-
-    Args:
-        config: a detection config; its evaluator says what counts.
-        predictions: a result file, or the folder of a run.
-        data: root of a COCO folder; without it, the config names the annotations.
-
-    Raises:
-        UserError, NotFiniteError: see ``coco.evaluate``.
-    """
-    return of_detections(detection_scores(config, predictions, data))
-
-
-def detection_scores(config: Config, predictions: Path, data: Path | None = None) -> list[coco.Scores]:
-    """Score COCO results: one ``Scores`` for each kind of prediction; arguments as ``detection``'s."""
-    rules = coco.rules(config)
-    truth = coco.load_truth(annotation_file(config, data))
-    if rules.classes is not None:
-        present = {entry['name'] for entry in truth.cats.values()}
-        lacking = [name for name in rules.classes if name not in present]
-        if lacking:
-            raise UserError(
-                f'config {config.filename}: metainfo.classes: {lacking[0]!r} is not among the '
-                f'{len(present)} categories of the annotations'
-            )
-    return coco.evaluate(truth, predictions, rules)
-
-
-def annotation_file(config: Config, data: Path | None) -> Path:
-    """The ground truth: below ``data``, or what the config's test loader names."""
-    if data is not None:
-        return find_annotations(data, 'val')
-    leaf = leaf_datasets(config.test_dataloader.dataset)[0]
-    return Path(leaf.get('data_root') or '') / leaf['ann_file']
-
-
-def of_detections(scores: list[coco.Scores]) -> Evaluated:
+def of_detections(scores: Sequence[coco.Scores]) -> Evaluated:
     """Gather what an evaluation says; masks give the confusion matrix where there are any."""
     last = scores[-1]
     found = Evaluated({}, {}, list(last.names), [], last.counts())
@@ -93,30 +52,6 @@ def of_detections(scores: list[coco.Scores]) -> Evaluated:
     found.notes = [_without(found.counts['images_without_predictions'], found.counts['images'])]
     found.notes += [note] if (note := coco.limit_note(scores)) else []
     return found
-
-
-def segmentation(config: Config, predictions: Path) -> Evaluated:
-    """Score a folder of label maps.
-
-    Args:
-        config: a segmentation config whose classes are settled.
-        predictions: the folder.
-
-    Raises:
-        UserError: see ``ade20k.count``.
-    """
-    return of_label_maps(count(config, predictions))
-
-
-def count(config: Config, predictions: Path) -> ade20k.Counted:
-    """Compare a folder of label maps with what the config's test loader evaluates."""
-    samples = ade20k.samples(config)
-    return ade20k.count(samples, class_names(config), predictions)
-
-
-def class_names(config: Config) -> tuple[str, ...]:
-    """The classes of a segmentation config, of its own or of its data set's type."""
-    return tuple(ade20k.build(leaf_datasets(config.test_dataloader.dataset)[0]).metainfo['classes'])
 
 
 def of_label_maps(counted: ade20k.Counted) -> Evaluated:

@@ -1,7 +1,7 @@
 """The hosts' metrics in a run, where they fall short: NaN, counts above 2^24, annotation 0, nothing found."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,8 @@ from mmseg.evaluation import IoUMetric as MMSegIoUMetric
 from swin_dense.console.terminal import say
 from swin_dense.data.fields import evaluators
 from swin_dense.errors import NotFiniteError
-from swin_dense.evaluate.coco import Rules, mend, score_entries
+from swin_dense.evaluate.coco import SCORES, Rules, mend, score_entries
 from swin_dense.evaluate.label_folder import LabelFolder
-from swin_dense.evaluate.metrics import COCO_ITEMS
 from swin_dense.formats.coco_results import FIELDS
 from swin_dense.formats.label_maps import IGNORED
 from swin_dense.registry import METRICS
@@ -23,6 +22,7 @@ from swin_dense.storage import atomic, folders
 
 # where each writes its predictions; CocoMetric adds .bbox.json and .segm.json
 OUTPUTS = {'CocoMetric': 'outfile_prefix', 'IoUMetric': 'output_dir'}
+NAME = 'predictions'  # of what they leave in a work directory
 
 
 @METRICS.register_module()
@@ -74,7 +74,8 @@ class CocoMetric(MMDetCocoMetric):
         rules = Rules(limits=tuple(self.proposal_nums), classes=tuple(self.dataset_meta['classes']))
         kinds = [kind for kind in self.metrics if kind in FIELDS]
         scores = [score_entries(self._coco_api, kind, [], rules).metrics() for kind in kinds]
-        reported = tuple(f'_{item}' for item in COCO_ITEMS)
+        # mmdet reports the six AP of each kind
+        reported = tuple(f'_{item}' for item in SCORES[:6])
         return {k: value for kind in scores for k, value in kind.items() if k.endswith(reported)}
 
 
@@ -146,19 +147,29 @@ def keep_predictions(config: Config, folder: Path) -> None:
 
     ``predictions.bbox.json`` and ``predictions.segm.json``, or PNG label maps in ``predictions/``.
     """
-    for name in ('val_evaluator', 'test_evaluator'):
-        for metric in evaluators(config, name):
-            scope, _, kind = str(metric['type']).rpartition('.')
-            if kind in OUTPUTS:
-                metric.setdefault(OUTPUTS[kind], str(folder / 'predictions'))
-            if kind in OUTPUTS and scope in ('', 'mmdet', 'mmseg'):
-                metric['type'] = f'swin_dense.{kind}'
+    for metric, scope, kind in _written(config, 'val_evaluator', 'test_evaluator'):
+        metric.setdefault(OUTPUTS[kind], str(folder / NAME))
+        if scope in ('', 'mmdet', 'mmseg'):
+            metric['type'] = f'swin_dense.{kind}'
+
+
+def move_predictions(config: Config, before: Path, folder: Path) -> None:
+    """Have the evaluators that write to the folder ``before`` write to another one."""
+    for metric, _, kind in _written(config, 'val_evaluator', 'test_evaluator'):
+        if metric[OUTPUTS[kind]] == str(before / NAME):
+            metric[OUTPUTS[kind]] = str(folder / NAME)
 
 
 def output(config: Config) -> Path | None:
     """Where the test evaluator writes: a prefix of file names, or a folder. None if it has no such metric."""
-    for metric in evaluators(config, 'test_evaluator'):
-        kind = str(metric['type']).split('.')[-1]
-        if kind in OUTPUTS:
-            return Path(metric[OUTPUTS[kind]])
-    return None
+    written = (Path(metric[OUTPUTS[kind]]) for metric, _, kind in _written(config, 'test_evaluator'))
+    return next(written, None)
+
+
+def _written(config: Config, *names: str) -> Iterator[tuple[dict, str, str]]:
+    """The metrics that leave predictions, each with the scope and the name of its type."""
+    for name in names:
+        for metric in evaluators(config, name):
+            scope, _, kind = str(metric['type']).rpartition('.')
+            if kind in OUTPUTS:
+                yield metric, scope, kind

@@ -61,6 +61,12 @@ class Instances:
         """Those of these classes."""
         return self.take(np.isin(self.labels, list(labels)))
 
+    def crop(self, height: int, width: int) -> 'Instances':
+        """All of them, in the top left part of the image."""
+        boxes = self.boxes.clip(0, np.array([width, height] * 2, np.float32))
+        rles = None if self.masks is None else encode(self.masks[:, :height, :width])
+        return replace(self, boxes=boxes, rles=rles, shape=(height, width))
+
 
 @dataclass(frozen=True)
 class LabelMap:
@@ -82,11 +88,21 @@ class LabelMap:
         """(H, W) of the image."""
         return self.label_map.shape
 
+    def crop(self, height: int, width: int) -> 'LabelMap':
+        """The top left part."""
+        logits = None if self.logits is None else self.logits[:, :height, :width]
+        return replace(self, label_map=self.label_map[:height, :width], logits=logits)
+
     def only(self, labels: Collection[int]) -> 'LabelMap':
         """The same with every other class made unlabelled."""
         kept = self.label_map.copy()
         kept[~np.isin(kept, np.array(list(labels), kept.dtype))] = np.iinfo(kept.dtype).max
         return replace(self, label_map=kept)
+
+
+def encode(masks: np.ndarray) -> list[dict]:
+    """RLE of (N, H, W) bool masks, one at a time: together they would be copied as a whole."""
+    return [mask_api.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
 
 
 def label_type(classes: int) -> type[np.unsignedinteger]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from swin_dense.errors import DiskFullError, UserError
-from swin_dense.formats.predictions import Instances
 from swin_dense.predict.sources import Source
 from swin_dense.storage import atomic
 
@@ -73,8 +72,13 @@ class Journal:
         """Whether an image or video was predicted, and its file is still the same."""
         return source.name in self._lines and self._files[source.name] == identity(source.path)
 
-    def add(self, source: Source, frame: int | None, found: Instances | None) -> None:
+    def add(self, source: Source, frame: int | None, record: Mapping[str, Any]) -> None:
         """Append an image, or a frame of a video, whose other output is on the disk.
+
+        Args:
+            source: the image or video.
+            frame: number of the frame; None for an image.
+            record: what its task wants to be remembered of it, in the form of JSON.
 
         Raises:
             DiskFullError: there is no space; the lines before are intact.
@@ -82,9 +86,7 @@ class Journal:
         """
         line: dict[str, Any] = {'name': source.name}
         line |= {'file': identity(source.path) or GONE} if frame is None else {'frame': frame}
-        if found is not None:
-            line |= {'size': list(found.shape[::-1]), 'objects': _objects(found)}
-        self._append(line)
+        self._append({**line, **record})
 
     def end(self, source: Source, frames: int) -> None:
         """Append that a video is done; errors as ``add``."""
@@ -182,17 +184,6 @@ def identity(path: Path) -> list[int] | None:
     except OSError:
         return None
     return [found.st_size, found.st_mtime_ns]
-
-
-def _objects(found: Instances) -> list[dict[str, Any]]:
-    objects = []
-    for i, (label, score) in enumerate(zip(found.labels.tolist(), found.scores.tolist(), strict=True)):
-        x1, y1, x2, y2 = found.boxes[i].tolist()
-        entry: dict[str, Any] = {'label': label, 'bbox': [x1, y1, x2 - x1, y2 - y1], 'score': score}
-        if found.rles is not None:
-            entry['segmentation'] = {**found.rles[i], 'counts': found.rles[i]['counts'].decode()}
-        objects.append(entry)
-    return objects
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

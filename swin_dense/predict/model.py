@@ -6,21 +6,19 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmdet.registry import DATASETS as DET_DATASETS
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import MODELS, init_default_scope
-from mmseg.registry import DATASETS as SEG_DATASETS
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from torch import nn
 
-from swin_dense import trust
+from swin_dense import tasks, trust
 from swin_dense.checkpoints import files
 from swin_dense.checkpoints.load import load as fill
 from swin_dense.checkpoints.report import Report
 from swin_dense.console import terminal
 from swin_dense.data.fields import head_classes, leaf_datasets, set_classes
 from swin_dense.engine import config as configs
-from swin_dense.engine.config import HOSTS
 from swin_dense.errors import UserError
+from swin_dense.tasks import Task
 from swin_dense.trust.data_files import CONFIGS
 
 
@@ -33,6 +31,7 @@ class Loaded:
         pipeline: config of the test pipeline.
         channels: of the images it takes.
         report: what the checkpoint gave.
+        task: of the config.
         source: what the config is from: ``'checkpoint x.pth'``, or ``'config x.py'``.
         trusted: the config is one that the user named, not the checkpoint's own.
     """
@@ -44,6 +43,7 @@ class Loaded:
     channels: int
     reduces_zero_label: bool
     report: Report
+    task: Task
     source: str
     trusted: bool
 
@@ -52,10 +52,6 @@ class Loaded:
         if self.trusted:
             return nullcontext()
         return trust.guarded(allowed_files, self.source, dict(test_pipeline=self.pipeline))
-
-    @property
-    def task(self) -> str:
-        return HOSTS[self.scope]
 
 
 def load(checkpoint: str, config: Config | None) -> Loaded:
@@ -97,6 +93,7 @@ def load(checkpoint: str, config: Config | None) -> Loaded:
         3 if mean is None else mean.numel(),
         bool(data.get('reduce_zero_label', leaf.get('reduce_zero_label', False))),
         report,
+        tasks.of_config(config),
         source,
         trusted=not own,
     )
@@ -109,7 +106,7 @@ def _saved(meta: dict, checkpoint: str) -> Config:
         raise UserError(f'{what} holds no config: give one (CONFIG --checkpoint FILE, or config=)')
     values = trust.parse(text, what, 'meta.cfg')
     scope = values.get('default_scope')
-    if scope not in HOSTS or not isinstance(values.get('model'), dict):
+    if scope not in tasks.scopes() or not isinstance(values.get('model'), dict):
         raise UserError(f'{what}: the config in it is no detection or segmentation config')
     leaf = _test_set(values)
     trust.check_model(trust.without_weights(values['model']), what, scope)
@@ -161,8 +158,9 @@ def _classes_of_config(config: Config, leaf: Mapping) -> tuple[str, ...]:
     """The names that go with the heads: of the data set, or numbers."""
     counts = head_classes(config.model)
     count = max(counts, default=1)
-    registry = DET_DATASETS if config.default_scope == 'mmdet' else SEG_DATASETS
-    kind = registry.get(leaf['type']) if isinstance(leaf.get('type'), str) else None
+    kind = leaf.get('type')
+    if isinstance(kind, str):
+        kind = DATASETS.get(kind if '.' in kind else f'{config.default_scope}.{kind}')
     for names in ((leaf.get('metainfo') or {}).get('classes'), getattr(kind, 'METAINFO', {}).get('classes')):
         if isinstance(names, (list, tuple)) and len(names) == count:
             return tuple(map(str, names))

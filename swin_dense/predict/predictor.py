@@ -11,16 +11,13 @@ from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.structures import BaseDataElement
-from pycocotools import mask as mask_api
 from torch import Tensor
 
-from swin_dense.formats.predictions import Instances, LabelMap, label_type
+from swin_dense.formats.predictions import Instances, LabelMap
 from swin_dense.predict.model import Loaded, load
 from swin_dense.predict.pipeline import Pipeline
-from swin_dense.predict.tiled_instances import predict_instances
-from swin_dense.predict.tiled_labels import predict_labels
-from swin_dense.predict.tiles import Track, untracked
+from swin_dense.tasks.task import Tiling
+from swin_dense.tiling.tiles import Track, untracked
 
 LONGEST = 32  # times the short side: what thicker images are made of where a pipeline shrinks them to nothing
 
@@ -52,7 +49,8 @@ class Predictor:
         self, checkpoint: str | Path, config: Config | None = None, device: str | None = None
     ) -> None:
         loaded: Loaded = load(str(checkpoint), config)
-        self.classes, self.task = loaded.classes, loaded.task
+        self.classes, self.task = loaded.classes, loaded.task.name
+        self._task = loaded.task
         self.reduces_zero_label = loaded.reduces_zero_label
         self.report, self.channels = loaded.report, loaded.channels
         self._scope = loaded.scope
@@ -95,14 +93,14 @@ class Predictor:
                 with self._guarded():
                     packed = self._pipeline.prepare(image)
             except cv2.error as error:  # a side was scaled to nothing
-                results[index] = self._thickened(image, logits, error)
+                results[index] = self._predict_thin(image, logits, error)
             else:
                 groups.setdefault(tuple(packed['inputs'].shape), []).append((index, packed))
         for group in groups.values():
             with torch.inference_mode():
                 samples = self._model.test_step(pseudo_collate([packed for _, packed in group]))
             for (index, _), sample in zip(group, samples, strict=True):
-                results[index] = self._result(sample, logits)
+                results[index] = self._task.prediction(sample, self.classes, logits)
         return results
 
     def predict_tiled(
@@ -125,16 +123,9 @@ class Predictor:
         Raises:
             UserError: a tile without pixels, or an overlap that is no fraction below 1.
         """
-        if self.task == 'detection':
-            return predict_instances(self.predict, image, tile, overlap, batch, track)
-        threshold = getattr(self._model.decode_head, 'threshold', None) or 0.5
+        return self._task.tiled(self.predict, self._model, image, Tiling(tile, overlap, batch, track))
 
-        def with_logits(tiles: Sequence[np.ndarray]) -> list[Instances | LabelMap]:
-            return self.predict(tiles, logits=True)
-
-        return predict_labels(with_logits, image, tile, overlap, batch, threshold, track)
-
-    def _thickened(self, image: np.ndarray, logits: bool, error: cv2.error) -> Instances | LabelMap:
+    def _predict_thin(self, image: np.ndarray, logits: bool, error: cv2.error) -> Instances | LabelMap:
         """The prediction of a line of pixels, repeated until the pipeline does not scale it to nothing."""
         height, width = image.shape[:2]
         least = -(-max(height, width) // LONGEST)
@@ -145,24 +136,4 @@ class Predictor:
             ((0, max(0, least - height)), (0, max(0, least - width)), (0, 0))[: image.ndim],
             mode='edge',
         )
-        result = self.predict([thick], logits)[0]
-        if isinstance(result, LabelMap):
-            kept = None if result.logits is None else result.logits[:, :height, :width]
-            return LabelMap(result.label_map[:height, :width], self.classes, kept)
-        boxes = result.boxes.clip(0, np.array([width, height] * 2, np.float32))
-        rles = None if result.masks is None else _encoded(result.masks[:, :height, :width])
-        return Instances(boxes, result.labels, result.scores, rles, self.classes, (height, width))
-
-    def _result(self, sample: BaseDataElement, logits: bool) -> Instances | LabelMap:
-        if self.task == 'segmentation':
-            labels = sample.pred_sem_seg.data.squeeze(0).cpu().numpy().astype(label_type(len(self.classes)))
-            return LabelMap(labels, self.classes, sample.seg_logits.data.cpu().numpy() if logits else None)
-        found = sample.pred_instances
-        boxes, labels, scores = (x.cpu().numpy() for x in (found.bboxes, found.labels, found.scores))
-        rles = _encoded(found.masks.cpu().numpy()) if 'masks' in found else None
-        return Instances(boxes, labels, scores, rles, self.classes, tuple(sample.ori_shape[:2]))
-
-
-def _encoded(masks: np.ndarray) -> list[dict]:
-    """RLE of (N, H, W) bool masks, one at a time: together they would be copied as a whole."""
-    return [mask_api.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
+        return self.predict([thick], logits)[0].crop(height, width)

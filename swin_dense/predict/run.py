@@ -3,28 +3,27 @@
 import difflib
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import filelock
 import numpy as np
 from mmengine.config import Config
 
+from swin_dense import tasks
 from swin_dense.console import terminal
 from swin_dense.console.progress import track
-from swin_dense.drawing.overlays import LISTED, picture
-from swin_dense.drawing.pictures import SCORE
 from swin_dense.errors import UserError
 from swin_dense.formats.predictions import Instances, LabelMap
-from swin_dense.predict import output
 from swin_dense.predict.journal import Journal, identity
 from swin_dense.predict.predictor import Predictor
-from swin_dense.predict.sources import Source, Video, open_video
+from swin_dense.predict.results import Results
+from swin_dense.predict.sources import Source, open_video
 from swin_dense.predict.stopping import Stopped, Watch
-from swin_dense.predict.tiles import starts
+from swin_dense.tasks.task import Wanted
+from swin_dense.tiling.tiles import starts, untracked
 
 LOCK = '.predictions.lock'
 
@@ -75,16 +74,16 @@ def predict_all(
 ) -> None:
     """Write pictures and predictions of all sources into ``out``.
 
-    What is done is kept as it is done (``journal.Journal``): the same call after an interruption goes on with
-    what is left, and leaves what an uninterrupted one would have left.
+    The results are kept as they come: the same call after an interruption goes on with the rest, and leaves
+    the same files as a call that was not interrupted.
 
     Args:
         predictor: the model.
         sources: images and videos.
         out: folder.
-        settings: what is kept.
+        settings: the choice of the predictions, and how they are made.
         annotations: a COCO file whose ids the predictions get.
-        weights: what tells this model from others, see ``weights_key``.
+        weights: tells this model from others, see ``weights_key``.
         watch: of the signals.
 
     Raises:
@@ -97,23 +96,123 @@ def predict_all(
         raise UserError(f'--batch {settings.batch}: at least one image')
     if settings.tile is not None:
         starts(1, settings.tile, settings.overlap)  # raises where no grid has such tiles
-    numbers = output.ids(sources, predictor.classes, annotations)
+    output = tasks.named(predictor.task).output(_wanted(predictor, sources, out, settings, annotations))
     key = {**weights, 'classes': list(predictor.classes), 'settings': asdict(settings)}
-    with _alone(out):
-        done = Journal(out, key, len(predictor.classes))
-        job = _Job(predictor, out, settings, done, watch)
+    with _alone(out), closing(Journal(out, key, len(predictor.classes))) as journal:
+        results = Results(out, output, journal)
+        _say_what_is_done(results, sources)
+        job = _Job(predictor, settings, results, watch)
         try:
-            job.begin(sources)
-            job.images([source for source in sources if not source.is_video])
+            _predict_images(job, [source for source in sources if not source.is_video])
             for source in sources:
-                if source.is_video:
-                    job.video(source)
-            job.finish(sources, numbers)
+                if source.is_video and not results.has(source):
+                    _predict_video(job, source)
         except Stopped as stopped:
-            kept = f'{job.count(sources)} of {len(sources)} files are done and kept in {out}'
+            kept = f'{results.count(sources)} of {len(sources)} files are done and kept in {out}'
             raise stopped.error(f'{kept}; the same command goes on from there') from None
-        finally:
-            done.close()
+        terminal.say(f'{out}: pictures, {results.finish(sources)}')
+    if job.unreadable:
+        raise UserError(f'{len(job.unreadable)} of {len(sources)} files could not be read: see above')
+
+
+@dataclass
+class _Job:
+    """What is common to all images of a run."""
+
+    predictor: Predictor
+    settings: Settings
+    results: Results
+    watch: Watch
+    unreadable: list[Source] = field(default_factory=list)
+
+    def leave_out(self, source: Source, error: UserError) -> None:
+        self.unreadable.append(source)
+        terminal.say(f'left out: {" ".join(str(error).split())}')
+
+
+def _predict_images(job: _Job, sources: Sequence[Source]) -> None:
+    # always the same images together: a run that goes on computes what an uninterrupted one does
+    size = 1 if job.settings.tile is not None else job.settings.batch
+    for batch in _batches(track(sources, len(sources), 'images'), size):
+        job.watch.check()
+        images = _read(job, batch)
+        predictions = _predict(job, list(images.values()), f'{batch[0].file_name}: tiles')
+        for (source, image), prediction in zip(images.items(), predictions, strict=True):
+            if not job.results.has(source):
+                job.results.add(source, image, prediction)
+
+
+def _predict_video(job: _Job, source: Source) -> None:
+    try:
+        video = open_video(source.path)
+    except UserError as error:
+        job.leave_out(source, error)
+        return
+    if job.predictor.channels != 3:
+        raise UserError(f'video {source.path}: the model takes images of {job.predictor.channels} channels')
+    with job.results.video(source, video.fps) as frames:
+        for batch in _batches(track(video, video.frames, source.file_name), job.settings.batch):
+            job.watch.check()
+            for image, prediction in zip(batch, _predict(job, batch), strict=True):
+                frames.add(image, prediction)
+    if not frames.count:
+        job.leave_out(source, UserError(f'video {source.path} has no frames that can be read'))
+    elif video.frames is not None and frames.count < video.frames:
+        terminal.say(f'video {source.path}: {frames.count} of the {video.frames} frames that it announces')
+
+
+def _read(job: _Job, batch: Sequence[Source]) -> dict[Source, np.ndarray]:
+    """The images of a batch, without those that cannot be read; none if all the others are done."""
+    images = {}
+    left = [source for source in batch if not job.results.has(source)]
+    # the ones that are done are predicted again beside the others, if there are any
+    for source in (*left, *(source for source in batch if source not in left)):
+        if source not in left and not images:
+            return {}
+        try:
+            images[source] = job.predictor.read(source.path)
+        except UserError as error:
+            job.leave_out(source, error)
+    return {source: images[source] for source in batch if source in images}
+
+
+def _predict(
+    job: _Job, images: Sequence[np.ndarray], tiles: str | None = None
+) -> Sequence[Instances | LabelMap]:
+    """The predictions for images; ``tiles`` is the name of the bar that counts them."""
+    settings = job.settings
+    if not images or settings.tile is None:
+        return job.predictor.predict(images)
+    shown = untracked if tiles is None else lambda items, total: track(items, total, tiles)
+    return [
+        job.predictor.predict_tiled(image, settings.tile, settings.overlap, settings.batch, shown)
+        for image in images
+    ]
+
+
+def _wanted(
+    predictor: Predictor, sources: Sequence[Source], out: Path, settings: Settings, ids: Path | None
+) -> Wanted:
+    names, has_video = [source.file_name for source in sources], any(source.is_video for source in sources)
+    zero_is_unlabelled = predictor.reduces_zero_label
+    return Wanted(
+        out,
+        predictor.classes,
+        settings.score,
+        settings.labels,
+        zero_is_unlabelled,
+        ids,
+        names,
+        has_video,
+    )
+
+
+def _say_what_is_done(results: Results, sources: Sequence[Source]) -> None:
+    """Say what an interrupted run has left."""
+    if results.journal.note:
+        terminal.say(results.journal.note)
+    if taken := results.count(sources):
+        terminal.say(f'{results.journal.path}: {taken} of {len(sources)} files are done, and taken over')
 
 
 def weights_key(checkpoint: Path, config: Config | None) -> dict[str, object]:
@@ -149,163 +248,6 @@ def _alone(out: Path) -> Iterator[None]:
         if is_new:
             with suppress(OSError):  # it holds something
                 out.rmdir()
-
-
-class _Job:
-    def __init__(
-        self, predictor: Predictor, out: Path, settings: Settings, done: Journal, watch: Watch
-    ) -> None:
-        self.predictor, self.out, self.settings, self.done, self.watch = predictor, out, settings, done, watch
-        self.unreadable: list[Source] = []
-
-    def begin(self, sources: Sequence[Source]) -> None:
-        """Say what an interrupted run has left."""
-        if self.done.note:
-            terminal.say(self.done.note)
-        if taken := self.count(sources):
-            terminal.say(f'{self.done.path}: {taken} of {len(sources)} files are done, and taken over')
-
-    def count(self, sources: Sequence[Source]) -> int:
-        """How many images and videos are done."""
-        return sum(map(self._is_done, sources))
-
-    def images(self, sources: Sequence[Source]) -> None:
-        # always the same images together, so that a run that goes on computes what one in one piece does
-        size = 1 if self.settings.tile is not None else self.settings.batch
-        for batch in _batches(track(sources, len(sources), 'images'), size):
-            self.watch.check()
-            self._images(batch)
-
-    def _images(self, batch: Sequence[Source]) -> None:
-        left = [source for source in batch if not self._is_done(source)]
-        images = {source: self._read(source) for source in left}
-        if all(image is None for image in images.values()):
-            return
-        images |= {source: self._read(source) for source in batch if source not in images}
-        shown = [(source, images[source]) for source in batch if images[source] is not None]
-        if self.settings.tile is not None:
-            found = [self._tiled(image, f'{source.file_name}: tiles') for source, image in shown]
-        else:
-            found = self.predictor.predict([image for _, image in shown])
-        for (source, image), result in zip(shown, found, strict=True):
-            if source in left:
-                self._write(source, image, result)
-
-    def video(self, source: Source) -> None:
-        if self._is_done(source):
-            return
-        try:
-            video = open_video(source.path)
-        except UserError as error:
-            self._skip(source, error)
-            return
-        if self.predictor.channels != 3:
-            raise UserError(
-                f'video {source.path}: the model takes images of {self.predictor.channels} channels'
-            )
-        done = 0
-        with output.VideoFile(self.out / 'pictures' / f'{source.name}.mp4', video.fps) as written:
-            for batch in _batches(track(video, video.frames, source.file_name), self.settings.batch):
-                self.watch.check()
-                for frame, result in zip(batch, self._predict(batch), strict=True):
-                    written.add(self._write_frame(source, done, frame, result))
-                    done += 1
-        if done:
-            self.done.end(source, done)
-        self._check_length(source, video, done)
-
-    def finish(self, sources: Sequence[Source], numbers: output.Ids) -> None:
-        if self.predictor.task == 'detection':
-            count = output.save(self.out, sources, self.done, numbers, self.predictor.classes)
-            kept = f'{count} objects in predictions.json, images.json'
-        else:
-            kept = 'label_maps'
-        self.done.remove()
-        terminal.say(f'{self.out}: pictures, {kept}')
-        if self.unreadable:
-            raise UserError(f'{len(self.unreadable)} of {len(sources)} files could not be read: see above')
-
-    def _is_done(self, source: Source) -> bool:
-        """Whether an earlier run has left all of it."""
-        suffix = '.mp4' if source.is_video else '.jpg'
-        left = [self.out / 'pictures' / f'{source.name}{suffix}']
-        if self.predictor.task == 'segmentation':
-            left.append(self.out / 'label_maps' / (source.name if source.is_video else f'{source.name}.png'))
-        return self.done.has(source) and all(path.exists() for path in left)
-
-    def _read(self, source: Source) -> np.ndarray | None:
-        try:
-            return self.predictor.read(source.path)
-        except UserError as error:
-            self._skip(source, error)
-            return None
-
-    def _skip(self, source: Source, error: UserError) -> None:
-        self.unreadable.append(source)
-        terminal.say(f'left out: {" ".join(str(error).split())}')
-
-    def _check_length(self, source: Source, video: Video, done: int) -> None:
-        if not done:
-            self._skip(source, UserError(f'video {source.path} has no frames that can be read'))
-        elif video.frames is not None and done < video.frames:
-            terminal.say(f'video {source.path}: {done} of the {video.frames} frames that it announces')
-
-    def _predict(self, images: Sequence[np.ndarray]) -> list[Instances | LabelMap]:
-        if self.settings.tile is None:
-            return self.predictor.predict(images)
-        return [self._tiled(image, None) for image in images]
-
-    def _tiled(self, image: np.ndarray, name: str | None) -> Instances | LabelMap:
-        settings = self.settings
-        shown = [] if name is None else [lambda tiles, total: track(tiles, total, name)]
-        return self.predictor.predict_tiled(image, settings.tile, settings.overlap, settings.batch, *shown)
-
-    def _kept(self, result: Instances | LabelMap) -> Instances | LabelMap:
-        if self.settings.labels is not None:
-            result = result.only(self.settings.labels)
-        if isinstance(result, Instances) and self.settings.score is not None:
-            result = result.above(self.settings.score)
-        return result
-
-    def _write(self, source: Source, image: np.ndarray, result: Instances | LabelMap) -> None:
-        kept = self._kept(result)
-        self._save_labels(kept, source.name)
-        drawn = picture(displayed(image), self._drawn(kept))
-        output.save_image(self.out / 'pictures' / f'{source.name}.jpg', drawn[..., ::-1])
-        self.done.add(source, None, kept if isinstance(kept, Instances) else None)  # last: now all is there
-
-    def _write_frame(
-        self, source: Source, number: int, frame: np.ndarray, result: Instances | LabelMap
-    ) -> np.ndarray:
-        """Save a frame's predictions; returns its picture, BGR."""
-        kept = self._kept(result)
-        self._save_labels(kept, f'{source.name}/{number:06}')
-        if isinstance(kept, Instances):
-            self.done.add(source, number, kept)
-        # all frames have one size, and so a legend that does not change; objects are named where they are
-        shown = self.settings.labels or range(len(kept.classes))
-        legend = list(shown)[:LISTED] if isinstance(kept, LabelMap) else []
-        return np.ascontiguousarray(picture(displayed(frame), self._drawn(kept), legend)[..., ::-1])
-
-    def _save_labels(self, kept: Instances | LabelMap, name: str) -> None:
-        if isinstance(kept, LabelMap):
-            path = self.out / 'label_maps' / f'{name}.png'
-            output.save_labels(path, kept, self.predictor.reduces_zero_label)
-
-    def _drawn(self, kept: Instances | LabelMap) -> Instances | LabelMap:
-        below = isinstance(kept, Instances) and self.settings.score is None
-        return kept.above(SCORE) if below else kept
-
-
-def displayed(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of an image as a pipeline loads it: BGR, or any channels and type."""
-    image = image[..., None] if image.ndim == 2 else image
-    image = np.ascontiguousarray(image[..., 2::-1]) if image.shape[2] >= 3 else image[..., [0, 0, 0]]
-    if image.dtype == np.uint8:
-        return image
-    low, high = float(image.min()), float(image.max())
-    low, high = (0.0, 255.0) if image.dtype.kind == 'f' and low >= 0 and 1 < high <= 255 else (low, high)
-    return cv2.convertScaleAbs(image.astype(np.float32) - low, alpha=255 / max(high - low, 1e-6))
 
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from swin_dense import __version__
+from swin_dense import __version__, tasks
 from swin_dense.data.fields import leaf_datasets, loaders
-from swin_dense.engine.config import task
 
 Curves = dict[str, list[tuple[float, float]]]
 NO_METRICS = ('time', 'data_time', 'step', 'epoch', 'iter', 'lr', 'base_lr')
@@ -28,12 +27,12 @@ def read_scalars(work_dir: Path) -> list[dict]:
     return records
 
 
-def learning_curves(records: list[dict], task: str) -> dict[str, Curves]:
+def learning_curves(records: list[dict], in_percent: bool) -> dict[str, Curves]:
     """Losses, learning rate and metrics by iteration.
 
     Args:
         records: as ``read_scalars`` returns them.
-        task: ``'detection'`` or ``'segmentation'``, whose metrics are in percent.
+        in_percent: the metrics in them are in percent.
 
     Returns:
         For ``loss``, ``learning rate`` and ``metrics`` the points (iteration, value) of each name;
@@ -56,7 +55,7 @@ def learning_curves(records: list[dict], task: str) -> dict[str, Curves]:
                 if 'loss' in name:
                     groups['loss'].setdefault(name, {})[step] = value
                 elif name not in NO_METRICS and isinstance(value, (int, float)) and value != -1:
-                    scaled = value / 100 if task == 'segmentation' else value
+                    scaled = value / 100 if in_percent else value
                     groups['metrics'].setdefault(name.removeprefix('coco/'), {})[step] = scaled
     curves = {
         group: {name: _finite(points) for name, points in series.items() if _finite(points)}
@@ -72,7 +71,7 @@ def facts(config: Config, work_dir: Path, records: list[dict]) -> dict[str, str]
     rows = {
         'run': str(work_dir.name),
         'config': Path(config.filename).name,
-        'task': task(config),
+        'task': tasks.of_config(config).name,
         'model': ' > '.join(str(part).removeprefix('swin_dense.') for part in parts),
         'trained on': _data(config, 'train'),
         'evaluated on': _data(config, 'val'),

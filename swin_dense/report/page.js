@@ -29,13 +29,10 @@ const swatch = (index) => make('i', { class: 'dot', style: `background:${data.co
 
 // header and figures
 at('title').textContent = data.title;
-at('kind').textContent = data.task === 'detection'
-  ? 'Object detection: how well the model finds and classifies objects'
-  : 'Semantic segmentation: how well the model classifies every pixel';
+at('kind').textContent = data.texts.headline;
 const without = data.counts.images_without_predictions;
-const size = data.task === 'detection'
-  ? `${number(data.counts.objects)} objects of ${data.classes.length} classes`
-  : `${number(data.counts.labelled_pixels)} labelled pixels of ${data.classes.length} classes`;
+const [amount, unitOfAmount] = data.texts.amount;
+const size = `${number(data.counts[amount])} ${unitOfAmount} of ${data.classes.length} classes`;
 at('lead').textContent = `Measured on ${number(data.counts.images)} images with ${size}.`
   + (without ? ` ${number(without)} of the images have no prediction; they count as wholly missed.` : '');
 for (const { label, hint, value } of data.headlines) {
@@ -160,15 +157,12 @@ for (const [title, group] of Object.entries(data.history)) {
 
 // confusion
 function confusion() {
-  const { counts, unit } = data.confusion;
-  const extra = data.task === 'detection' ? 'background' : 'no prediction';
-  const columns = [...data.classes, extra];
+  const counts = data.confusion;
+  const { unit, remainder } = data.texts;
+  const columns = [...data.classes, remainder];
   const kept = columns.map((_, j) => j < data.classes.length || counts.some((row) => row[j]));
   const rows = counts.map((row, i) => ({ name: columns[i], row, total: row.reduce((a, b) => a + b, 0), i })).filter((r) => r.total);
-  at('confusion-note').textContent = data.task === 'detection'
-    ? 'Each row is what the objects of a class were taken for, in percent of the row; the last column is what was not '
-      + 'found, the last row what was found where nothing is. Predictions with a score of at least 0.5, matched at IoU 0.5.'
-    : 'Each row is what the pixels of a class were taken for, in percent of the row.';
+  at('confusion-note').textContent = data.texts.matrix;
   const tint = (i, j, share) => `background:rgba(var(--${i === j ? 'heat' : 'wrong'}),${(0.04 + 0.76 * share).toFixed(3)})`;
   const room = at('matrix').clientWidth;
   if (columns.length * 36 + Math.min(190, room / 3) <= room) {
@@ -308,13 +302,9 @@ at('panes').addEventListener('touchend', (event) => {
   const moved = event.changedTouches[0].clientX - startX;
   if (Math.abs(moved) > 60) step(moved < 0 ? 1 : -1);
 });
-const rule = data.task === 'detection'
-  ? 'The number of an image is its F1: 1 if every object is found and nothing else (score at least 0.5, IoU 0.5).'
-  : 'The number of an image is its mIoU, the mean overlap of its classes.';
 const cut = items.length < data.gallery.total ? `${items.length} of ${number(data.gallery.total)} images are in this page. ` : '';
-at('gallery-note').textContent = `${cut}${rule} Arrow keys go through the images, the space bar switches between ground truth and prediction.`;
+at('gallery-note').textContent = `${cut}${data.texts.value} Arrow keys go through the images, the space bar switches between ground truth and prediction.`;
 data.classes.slice(0, 24).forEach((name, i) => at('legend').append(make('li', {}, make('i', { style: `background:${data.colours[i]}` }), name)));
-at('legend').append(data.task === 'detection'
-  ? make('li', {}, make('i', { class: 'edge' }), 'white outline: missed, of another class, or where nothing is')
-  : make('li', {}, make('i', { style: 'background:#000' }), 'no label'));
+const [style, meaning] = data.texts.mark;
+at('legend').append(make('li', {}, make('i', { class: style }), meaning));
 refresh();

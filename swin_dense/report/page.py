@@ -3,25 +3,23 @@
 import html
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from swin_dense import trust
-from swin_dense.data import ade20k, coco
+from swin_dense import tasks, trust
 from swin_dense.data.fields import leaf_datasets
 from swin_dense.drawing import pictures
-from swin_dense.engine import config as configs
 from swin_dense.engine import foreign_config
 from swin_dense.errors import UserError
-from swin_dense.evaluate import confusion, offline
-from swin_dense.formats.coco_results import FIELDS
+from swin_dense.evaluate.metrics import as_fractions
 from swin_dense.report import gallery, history
 from swin_dense.report.history import Curves
 from swin_dense.storage import atomic
+from swin_dense.tasks.task import Scored, Task
 
 # the figures at the top, and what they mean to a person who has never met them
 HEADLINES = {
@@ -56,14 +54,14 @@ class Page:
     """What the page shows, in the form of JSON; see ``page.js``."""
 
     title: str
-    task: str
+    texts: dict[str, object]
     headlines: list[dict]
     counts: dict[str, int]
     classes: list[str]
     colours: list[str]
     tables: list[dict]
     curves: dict[str, dict[str, list[float]]]
-    confusion: dict
+    confusion: list[list[int]]
     gallery: dict
     notes: list[str] = field(default_factory=list)
     history: dict[str, Curves] = field(default_factory=dict)
@@ -93,15 +91,13 @@ def of_run(work_dir: Path, data: Path | None = None) -> Page:
         places = [work_dir, *([data] if data else []), *_places(config)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(f'{what} is not that of a run: {type(error).__name__}: {error}') from error
-    if scope not in configs.HOSTS:
-        raise UserError(f'{what}: default_scope={scope!r} is none of {list(configs.HOSTS)}')
+    task = tasks.of_config(config)
     init_default_scope(scope)
-    task = configs.task(config)
-    predictions = work_dir / 'predictions' if task == 'segmentation' else work_dir
     with trust.guarded(places, f'results folder {work_dir}', {name: config[name] for name in BUILT}):
-        page = _of_predictions(config, predictions, data, work_dir.resolve().name)
+        scored = task.score(task.ground_truth(config, data), task.of_run(work_dir))
+        page = _page(scored, task, work_dir.resolve().name)
         records = history.read_scalars(work_dir)
-        page.history = history.learning_curves(records, task)
+        page.history = history.learning_curves(records, task.in_percent)
         page.facts = history.facts(config, work_dir.resolve(), records)
     return page
 
@@ -130,20 +126,8 @@ def of_predictions(predictions: Path, data: Path) -> Page:
         predictions: as ``tools/test.py --out`` writes them.
         data: root of the COCO or ADE20K folder with the ground truth.
     """
-    detection = predictions.is_file() or any(
-        (predictions / f'predictions.{kind}.json').is_file() for kind in FIELDS
-    )
-    base = dict(model={}, default_scope='mmdet' if detection else 'mmseg')
-    if detection:
-        leaf = dict(type='CocoDataset')
-        metric = dict(type='CocoMetric', metric=list(FIELDS))
-    else:
-        leaf, metric = dict(type='BaseSegDataset'), dict(type='IoUMetric')
-    config = Config({**base, 'test_dataloader': dict(dataset=leaf), 'test_evaluator': metric})
-    if not detection:
-        ade20k.point_at(config, data)
-        ade20k.settle_classes(config, data, None)
-    return _of_predictions(config, predictions, data, predictions.resolve().stem)
+    task = tasks.of_predictions(predictions)
+    return _page(task.score(task.truth_of_folder(data), predictions), task, predictions.resolve().stem)
 
 
 def is_run(path: Path) -> bool:
@@ -170,63 +154,29 @@ def fill(page: Page) -> str:
     return text.replace('{{title}}', html.escape(page.title)).replace('{{data}}', data)
 
 
-def _of_predictions(config: Config, predictions: Path, data: Path | None, title: str) -> Page:
-    if configs.task(config) == 'detection':
-        return _detection(config, predictions, data, title)
-    if data is not None:
-        ade20k.point_at(config, data)
-    return _segmentation(config, predictions, title)
-
-
-def _detection(config: Config, predictions: Path, data: Path | None, title: str) -> Page:
-    scores = offline.detection_scores(config, predictions, data)
-    found = offline.of_detections(scores)
-    images = _images(config, data, found.notes)
-    outcomes = confusion.outcomes(scores[-1])
-    return _page(found, 'detection', title, gallery.of_detections(scores[-1], outcomes, images))
-
-
-def _images(config: Config, data: Path | None, notes: list[str]) -> Path:
-    """Where the file names of the ground truth lead; the figures need no images."""
-    if data is None:
-        leaf = leaf_datasets(config.test_dataloader.dataset)[0]
-        return Path(leaf.get('data_root') or '') / ((leaf.get('data_prefix') or {}).get('img') or '')
-    try:
-        return coco.find_split(data, 'val').images
-    except UserError as error:
-        notes.append(str(error))
-        return data
-
-
-def _segmentation(config: Config, predictions: Path, title: str) -> Page:
-    counted = offline.count(config, predictions)
-    found = offline.of_label_maps(counted)
-    found.metrics = {name: value / 100 for name, value in found.metrics.items()}
-    return _page(found, 'segmentation', title, gallery.of_label_maps(counted, predictions))
-
-
-def _page(found: offline.Evaluated, task: str, title: str, entries: list[gallery.Entry]) -> Page:
-    if not found.names:
+def _page(scored: Scored, task: Task, title: str) -> Page:
+    evaluated, examples = scored.evaluated, scored.examples()
+    if not evaluated.names:
         raise UserError('the ground truth has no classes')
     return Page(
         title=title,
-        task=task,
-        headlines=_headlines(found.metrics),
-        counts=found.counts,
-        classes=found.names,
-        colours=['#{:02x}{:02x}{:02x}'.format(*colour) for colour in pictures.colours(len(found.names))],
-        tables=[_table(name, rows) for name, rows in found.classes.items()],
-        curves=found.curves,
-        confusion=dict(counts=found.confusion, unit='objects' if task == 'detection' else 'pixels'),
-        gallery=dict(items=gallery.embed(entries), total=len(entries)),
-        notes=found.notes,
+        texts=asdict(task.texts),
+        headlines=_headlines(as_fractions(evaluated.metrics, task.in_percent)),
+        counts=evaluated.counts,
+        classes=evaluated.names,
+        colours=['#{:02x}{:02x}{:02x}'.format(*colour) for colour in pictures.colours(len(evaluated.names))],
+        tables=[_table(name, rows) for name, rows in evaluated.classes.items()],
+        curves=evaluated.curves,
+        confusion=evaluated.confusion,
+        gallery=dict(items=gallery.embed(examples), total=len(examples)),
+        notes=evaluated.notes,
     )
 
 
-def _headlines(metrics: Mapping[str, float]) -> list[dict]:
-    """The figures at the top; -1 and NaN are undefined."""
+def _headlines(metrics: Mapping[str, float | None]) -> list[dict]:
+    """The figures at the top."""
     return [
-        dict(label=label, hint=hint, value=metrics[name] if metrics[name] >= 0 else None)
+        dict(label=label, hint=hint, value=metrics[name])
         for name, (label, hint) in HEADLINES.items()
         if name in metrics
     ]

@@ -275,9 +275,9 @@ def test_pretrained_weights_are_not_loaded_to_be_replaced():
     named = start.Start(checkpoint='mine.pth')
     model = dict(pretrained='a', backbone=dict(init_cfg=dict(checkpoint='b')))
     config = Config(dict(work_dir='never_made', model=model))
-    start.apply(config, named, print)
+    start.apply(config, start.choose(Path(config.work_dir), named))
     assert (config.model.pretrained, config.model.backbone.init_cfg) == (None, None)
     assert config.load_from == 'mine.pth'
     config = Config(dict(work_dir='never_made', model=dict(type='SoftTeacher', detector=dict())))
-    start.apply(config, named, print)
+    start.apply(config, start.choose(Path(config.work_dir), named))
     assert config.model == dict(type='SoftTeacher', detector=dict())

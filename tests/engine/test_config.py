@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from swin_dense import tasks
 from swin_dense.engine import config as configs
+from swin_dense.engine import prepare
 from swin_dense.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +38,7 @@ def value(node: object, key: str) -> object:
 @pytest.mark.parametrize('name', ['mask_rcnn_swin_t', 'upernet_swin_t', 'demo/upernet_swin_nano'])
 def test_our_recipes(name: str):
     config = configs.load(str(ROOT / 'configs' / f'{name}.py'))
-    assert configs.task(config) == ('segmentation' if 'upernet' in name else 'detection')
+    assert tasks.of_config(config).name == ('segmentation' if 'upernet' in name else 'detection')
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_a_users_config_on_top_of_a_stock_one(tmp_path: Path, base: str, task: s
     path = tmp_path / 'mine.py'
     path.write_text(f'_base_ = {base!r}\ntrain_dataloader = dict(batch_size=3)\n')
     config = configs.load(str(path), ['train_dataloader.num_workers=0', 'model.backbone.with_cp=True'])
-    assert configs.task(config) == task
+    assert tasks.of_config(config).name == task
     assert (config.train_dataloader.batch_size, config.train_dataloader.num_workers) == (3, 0)
     assert config.model.backbone.with_cp is True
 
@@ -220,7 +222,7 @@ def test_options_print_nothing(flat: str, capfd: pytest.CaptureFixture):
 def test_mixed_precision(flat: str, precision: str | None, device: str, kind: str):
     config = configs.load(flat)
     before = config.optim_wrapper.to_dict()
-    configs.set_amp(config, precision, device)
+    prepare.set_precision(config, precision, device)
     after = config.optim_wrapper.to_dict()
     assert after.pop('type') == kind
     assert after.pop('dtype', None) == ('float16' if precision == 'fp16' else None)
@@ -229,7 +231,9 @@ def test_mixed_precision(flat: str, precision: str | None, device: str, kind: st
 
 
 def test_fp16_on_the_cpu(flat: str):
-    assert message(configs.set_amp, configs.load(flat), 'fp16', 'cpu').startswith('--amp fp16 needs a GPU')
+    assert message(prepare.set_precision, configs.load(flat), 'fp16', 'cpu').startswith(
+        '--amp fp16 needs a GPU'
+    )
 
 
 def test_loaders_without_workers(flat: str):
@@ -238,7 +242,7 @@ def test_loaders_without_workers(flat: str):
         flat, ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=True']
     )
     assert config.val_dataloader.persistent_workers
-    configs.single_process_loaders(config)
+    prepare.single_process_loaders(config)
     assert not config.train_dataloader.persistent_workers
     assert config.val_dataloader.persistent_workers
 
@@ -247,16 +251,16 @@ def test_loaders_without_workers(flat: str):
 @pytest.mark.parametrize('scale', [False, True])
 def test_the_rate_is_scaled_wherever_the_config_states_its_batch(stated: bool, scale: bool):
     recipe = Config(dict(auto_scale_lr=dict(enable=stated, base_batch_size=16)))
-    configs.set_rate(recipe, scale)
+    prepare.set_rate(recipe, scale)
     assert recipe.auto_scale_lr == dict(enable=scale, base_batch_size=16)
-    configs.set_rate(recipe, not scale, ['auto_scale_lr.enable=something'])
+    prepare.set_rate(recipe, not scale, ['auto_scale_lr.enable=something'])
     assert recipe.auto_scale_lr.enable is scale, 'an option of its own has the last word'
 
 
 @pytest.mark.parametrize('rule', [dict(), dict(auto_scale_lr=None), dict(auto_scale_lr=dict(enable=False))])
 def test_no_batch_to_scale_from(rule: dict):
     recipe = Config(rule)
-    configs.set_rate(recipe, True)
+    prepare.set_rate(recipe, True)
     assert recipe.to_dict() == rule
 
 
@@ -267,7 +271,7 @@ def test_tensorboard_beside_the_local_log(visualizer: dict | None, monkeypatch: 
     monkeypatch.setattr('importlib.util.find_spec', lambda name: name)
     recipe = Config(dict(visualizer=visualizer))
     for _ in range(2):
-        configs.add_tensorboard(recipe)
+        prepare.add_tensorboard(recipe)
     assert [backend['type'] for backend in recipe.visualizer.vis_backends] == [
         'LocalVisBackend',
         'TensorboardVisBackend',
@@ -277,12 +281,12 @@ def test_tensorboard_beside_the_local_log(visualizer: dict | None, monkeypatch: 
 def test_tensorboard_that_is_missing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     with pytest.raises(UserError, match='pip install tensorboard'):
-        configs.add_tensorboard(Config(dict()))
+        prepare.add_tensorboard(Config(dict()))
 
 
 def test_a_seed_leaves_the_rest_of_randomness():
     recipe = Config(dict(randomness=dict(deterministic=True, seed=1)))
-    configs.set_seed(recipe, None)
+    prepare.set_seed(recipe, None)
     assert recipe.randomness == dict(deterministic=True, seed=1)
-    configs.set_seed(recipe, 0)
+    prepare.set_seed(recipe, 0)
     assert recipe.randomness == dict(deterministic=True, seed=0)

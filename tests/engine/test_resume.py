@@ -205,22 +205,42 @@ def config(work_dir: Path) -> Config:
     return Config(dict(work_dir=str(work_dir), resume=False, load_from=None, model=dict(backbone=backbone)))
 
 
+def begin_with(config: Config, wanted: start.Start) -> None:
+    start.apply(config, start.choose(Path(config.work_dir), wanted))
+
+
 def test_start(work_dir: Path, tmp_path: Path):
     fresh = config(tmp_path / 'new')
     for begin in (start.Start(), start.Start(resume=start.AUTO)):
-        start.apply(fresh, begin, print)
+        begin_with(fresh, begin)
         assert (fresh.resume, fresh.load_from) == (False, None)
         assert fresh.model.backbone.init_cfg is not None
-    text = message(start.apply, fresh, start.Start(resume=start.NEWEST), print)
+    text = message(begin_with, fresh, start.Start(resume=start.NEWEST))
     assert text.startswith(f'--resume: no run to continue in {tmp_path / "new"}')
     for wanted in (start.NEWEST, start.AUTO, str(work_dir), str(work_dir / 'epoch_3.pth')):
         begun = config(work_dir)
-        start.apply(begun, start.Start(resume=wanted), print)
+        begin_with(begun, start.Start(resume=wanted))
         assert (begun.resume, begun.load_from) == (True, str(work_dir / 'epoch_3.pth'))
         assert begun.model.backbone.init_cfg is None, 'the run has its weights'
         assert begun.randomness.seed == 3, 'the run has its seed'
     with pytest.raises(UserError, match='give one of them'):
-        start.apply(config(work_dir), start.Start('mine.pth', start.NEWEST), print)
+        begin_with(config(work_dir), start.Start('mine.pth', start.NEWEST))
+
+
+@pytest.mark.parametrize('wanted', [start.NEWEST, start.AUTO])
+def test_a_checkpoint_that_comes_meanwhile(work_dir: Path, wanted: str):
+    """Another trainer of the same folder may end after this one has chosen, and before it has the lock."""
+    beginning = start.choose(work_dir, start.Start(resume=wanted))
+    beginning.confirm()
+    shutil.copyfile(work_dir / 'epoch_3.pth', work_dir / 'epoch_4.pth')
+    assert 'another run has changed the checkpoints' in message(beginning.confirm)
+    start.choose(work_dir, start.Start(resume=wanted)).confirm()
+
+
+def test_a_checkpoint_that_the_user_names_stays_chosen(work_dir: Path):
+    beginning = start.choose(work_dir, start.Start(resume=str(work_dir / 'epoch_3.pth')))
+    shutil.copyfile(work_dir / 'epoch_3.pth', work_dir / 'epoch_4.pth')
+    beginning.confirm()
 
 
 CHANGES = {

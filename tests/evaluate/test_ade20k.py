@@ -11,6 +11,7 @@ from PIL import Image
 
 from swin_dense.errors import UserError
 from swin_dense.evaluate import ade20k, offline
+from swin_dense.tasks.segmentation import Segmentation
 
 NAMES = ('water', 'land', 'road', 'never')
 
@@ -56,9 +57,14 @@ def by_mmseg(folder: Path, reduced: bool) -> dict[str, float]:
     return metric.evaluate(4)
 
 
+def scored(config: Config, maps: Path) -> offline.Evaluated:
+    task = Segmentation()
+    return task.score(task.ground_truth(config), maps).evaluated
+
+
 def test_the_scores_are_mmsegs(data: tuple[Config, Path]):
     config, maps = data
-    found = offline.segmentation(config, maps)
+    found = scored(config, maps)
     online = by_mmseg(maps.parent, config.test_dataloader.dataset.reduce_zero_label)
     assert {name: round(value, 2) for name, value in found.metrics.items()} == pytest.approx(online, abs=1e-5)
     assert 60 < online['mIoU'] < 90
@@ -90,9 +96,9 @@ def test_counts_above_2_to_the_24_are_exact():
 
 def test_an_image_without_prediction_is_wholly_missed(data: tuple[Config, Path]):
     config, maps = data
-    before = offline.segmentation(config, maps)
+    before = scored(config, maps)
     (maps / '1.png').unlink()
-    found = offline.segmentation(config, maps)
+    found = scored(config, maps)
     assert found.counts['images_without_predictions'] == 1
     assert found.counts['labelled_pixels'] == before.counts['labelled_pixels']
     lost = np.array(found.confusion)[:, -1]
@@ -102,7 +108,7 @@ def test_an_image_without_prediction_is_wholly_missed(data: tuple[Config, Path])
     assert found.notes == ['1 of 4 images have no prediction: they count, as wholly missed']
     for path in maps.iterdir():
         path.unlink()
-    nothing = offline.segmentation(config, maps)
+    nothing = scored(config, maps)
     assert nothing.metrics == dict(aAcc=0.0, mIoU=0.0, mAcc=0.0)
 
 
@@ -110,7 +116,7 @@ def broken(data: tuple[Config, Path], labels: np.ndarray) -> str:
     config, maps = data
     save(maps / '2.png', labels)
     with pytest.raises(UserError) as caught:
-        offline.segmentation(config, maps)
+        scored(config, maps)
     return str(caught.value).replace(str(maps), 'maps')
 
 
@@ -126,13 +132,13 @@ def test_label_maps_that_cannot_be_scored(data: tuple[Config, Path]):
     assert 'is a colour image' in broken(data, np.ones((22, 30, 3), np.uint8))
     (data[1] / '2.png').write_bytes(b'<html>')
     with pytest.raises(UserError, match='cannot be read as an image'):
-        offline.segmentation(*data)
+        scored(*data)
     with pytest.raises(UserError, match='no folder of PNG label maps'):
-        offline.segmentation(data[0], data[1] / 'absent')
+        scored(data[0], data[1] / 'absent')
 
 
 def test_a_label_of_the_ground_truth_that_is_no_class(data: tuple[Config, Path]):
     config, maps = data
     save(maps.parent / 'labels' / '2.png', np.full((22, 30), 99, np.uint8))
     with pytest.raises(UserError, match=r'labels/2.png: label 99, but there are 4 classes'):
-        offline.segmentation(config, maps)
+        scored(config, maps)

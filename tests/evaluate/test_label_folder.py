@@ -16,9 +16,10 @@ from mmengine.config import Config
 from PIL import Image
 
 from swin_dense.errors import DiskFullError, UserError
-from swin_dense.evaluate import offline, online
+from swin_dense.evaluate import online
 from swin_dense.evaluate.label_folder import LabelFolder, map_names
 from swin_dense.storage import folders
+from swin_dense.tasks.segmentation import Segmentation
 from tests.evaluate.test_ade20k import NAMES, save
 
 
@@ -88,7 +89,9 @@ def test_two_images_of_one_stem(tmp_path: Path):
     paths = [str(tmp_path / f'images/{name}.jpg') for name in ('x/a', 'y/a', 'b')]
     found = evaluate(tmp_path / 'maps', dict(zip(paths, map(labels, range(3)), strict=True)))
     assert read(tmp_path / 'maps') == {'x/a.png': 0, 'y/a.png': 1, 'b.png': 2}
-    scored = offline.segmentation(Config(dict(test_dataloader=dict(dataset=leaf))), tmp_path / 'maps')
+    task = Segmentation()
+    truth = task.ground_truth(Config(dict(test_dataloader=dict(dataset=leaf))))
+    scored = task.score(truth, tmp_path / 'maps').evaluated
     assert scored.metrics == dict(aAcc=100.0, mIoU=100.0, mAcc=100.0)
     assert found == scored.metrics
 

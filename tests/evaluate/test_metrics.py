@@ -22,7 +22,7 @@ def test_detection():
         'data_time': 0.1,
         'time': 0.2,
     }
-    plain = metrics.as_fractions(found, 'detection')
+    plain = metrics.as_fractions(found, False)
     assert plain == {'bbox_mAP': 0.4375, 'bbox_mAP_s': None, 'segm_mAP_50': 0.5}
     assert list(plain) == ['bbox_mAP', 'bbox_mAP_s', 'segm_mAP_50']
 
@@ -30,25 +30,18 @@ def test_detection():
 def test_segmentation():
     """mmseg reports percent, NaN where no pixel is of a class."""
     found = {'aAcc': 91.25, 'mIoU': np.float32(50.0), 'mAcc': math.nan, 'data_time': 0.1, 'time': 0.2}
-    assert metrics.as_fractions(found, 'segmentation') == {'aAcc': 0.9125, 'mIoU': 0.5, 'mAcc': None}
+    assert metrics.as_fractions(found, True) == {'aAcc': 0.9125, 'mIoU': 0.5, 'mAcc': None}
 
 
-@pytest.mark.parametrize('task', ['detection', 'segmentation'])
-def test_nothing(task: str):
-    assert metrics.as_fractions({}, task) == {}
+@pytest.mark.parametrize('in_percent', [False, True])
+def test_nothing(in_percent: bool):
+    assert metrics.as_fractions({}, in_percent) == {}
 
 
 def test_values_are_plain_numbers():
     """They go into a JSON file."""
-    plain = metrics.as_fractions({'mIoU': np.float32(12.5), 'aAcc': np.float64(25)}, 'segmentation')
+    plain = metrics.as_fractions({'mIoU': np.float32(12.5), 'aAcc': np.float64(25)}, True)
     assert {type(value) for value in plain.values()} == {float}
-
-
-def test_no_detections():
-    values = metrics.no_detections(['bbox', 'segm'])
-    assert len(values) == 12
-    assert set(values.values()) == {0.0}
-    assert {'bbox_mAP', 'segm_mAP', 'bbox_mAP_50', 'segm_mAP_l'} <= set(values)
 
 
 def test_saving(tmp_path: Path):

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from swin_dense.demo import shapes
-from swin_dense.engine import runs
+from swin_dense.engine import prepare
 from tests.tools.running import in_process
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,8 @@ def config_of(task: str, data: Path) -> Config:
 
 @cache
 def _config_of(task: str, data: Path) -> Config:
-    return runs.ready_config(str(CONFIGS[task]), OPTIONS[task], data / FOLDERS[task])
+    command = prepare.Command(str(CONFIGS[task]), OPTIONS[task], data / FOLDERS[task])
+    return prepare.of_data(command)
 
 
 def text_of(config: Config) -> str:

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from swin_dense.console import terminal
 from swin_dense.errors import DiskFullError, StoppedError, UserError
-from swin_dense.predict import output, run, sources
+from swin_dense.predict import results, run, sources
 from swin_dense.predict.journal import NAME, Journal
 from swin_dense.predict.stopping import watched
 from tests.predict.stub import StubPredictor
@@ -74,14 +74,14 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def interrupt(patch: pytest.MonkeyPatch, number: int, name: str = 'SIGINT') -> None:
     """Send a signal in place of the ``number``th picture."""
-    save, count = output.save_image, itertools.count(1)
+    save, count = results.save_image, itertools.count(1)
 
     def stopping(path: Path, image: np.ndarray) -> None:
         if path.parent.name == 'pictures' and next(count) == number:
             os.kill(os.getpid(), getattr(signal, name))
         save(path, image)
 
-    patch.setattr(output, 'save_image', stopping)
+    patch.setattr(results, 'save_image', stopping)
 
 
 def stopped(given: Path, out: Path, number: int, name: str = 'SIGINT', **arguments: object) -> StoppedError:
@@ -280,15 +280,15 @@ def test_an_interrupted_video_is_done_from_its_start(task: str, killed: bool, tm
     for path in videos:
         write_video(path, 4)
     predict(videos, tmp_path / 'whole', StubPredictor(task))
-    out, add, count = tmp_path / 'out', output.VideoFile.add, itertools.count(1)
+    out, add, count = tmp_path / 'out', results.VideoFile.add, itertools.count(1)
 
-    def stopping(self: output.VideoFile, frame: np.ndarray) -> None:
+    def stopping(self: results.VideoFile, frame: np.ndarray) -> None:
         add(self, frame)
         if next(count) == 7:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(output.VideoFile, 'add', stopping)
+        patch.setattr(results.VideoFile, 'add', stopping)
         with pytest.raises(StoppedError, match='1 of 2 files are done'):
             predict(videos, out, StubPredictor(task))
     assert [path.name for path in (out / 'pictures').iterdir()] == ['a.mp4'], 'no part of the other'

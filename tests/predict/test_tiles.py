@@ -10,9 +10,9 @@ from pycocotools import mask as mask_api
 
 from swin_dense.errors import UserError
 from swin_dense.formats.predictions import Instances, LabelMap
-from swin_dense.predict.tiled_instances import predict_instances
-from swin_dense.predict.tiled_labels import predict_labels
-from swin_dense.predict.tiles import grid, neighbours, starts
+from swin_dense.tiling.instances import predict_instances
+from swin_dense.tiling.label_maps import predict_labels
+from swin_dense.tiling.tiles import grid, neighbours, starts
 from tests.predict import scenes
 
 

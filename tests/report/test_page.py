@@ -13,6 +13,7 @@ from PIL import Image
 
 from swin_dense.errors import UserError
 from swin_dense.report import gallery, page
+from swin_dense.tasks import examples
 from tests.report import pages
 
 
@@ -85,7 +86,7 @@ def test_the_data_of_a_detector(detection: page.Page):
     assert [table['title'] for table in data['tables']] == ['boxes', 'masks']
     assert data['counts']['images'] == data['gallery']['total'] == 8
     assert data['counts']['images_without_predictions'] == 2
-    assert np.array(data['confusion']['counts']).shape == (4, 4)
+    assert np.array(data['confusion']).shape == (4, 4)
     assert {len(curve) for kind in data['curves'].values() for curve in kind.values()} == {101}
     assert all(re.fullmatch('#[0-9a-f]{6}', colour) for colour in data['colours'])
 
@@ -95,7 +96,7 @@ def test_the_data_of_a_segmentor(segmentation: page.Page):
     assert [item['label'] for item in data['headlines']] == ['mIoU', 'pixel accuracy', 'mean accuracy']
     assert all(0 < item['value'] < 1 for item in data['headlines'])
     assert data['curves'] == {}
-    assert np.array(data['confusion']['counts']).shape == (3, 4)
+    assert np.array(data['confusion']).shape == (3, 4)
     items = data['gallery']['items']
     assert [item['name'] for item in items] == ['0.png', '1.png', '2.png', '3.png', '4.png'], 'best first'
     assert items[0]['value'] == 1
@@ -140,13 +141,15 @@ def test_large_photographs_are_reduced(tmp_path: Path):
     Image.new('RGB', (2000, 1000)).save(root / 'val' / '2.png')
     (root / 'val' / '3.png').unlink()
     items = {item['name']: item for item in page.of_predictions(predictions, root).gallery['items']}
-    assert (items['2.png']['width'], items['2.png']['height']) == (gallery.SIDE, gallery.SIDE // 2)
+    assert (items['2.png']['width'], items['2.png']['height']) == (examples.SIDE, examples.SIDE // 2)
     assert items['3.png']['missing'] is True
     assert 'photo' not in items['3.png']
 
 
-def entries(count: int, confused: int) -> list[gallery.Entry]:
-    return [gallery.Entry(f'{i}', i / count, float(i < confused) * i, [0], '', tuple) for i in range(count)]
+def entries(count: int, confused: int) -> list[examples.Example]:
+    return [
+        examples.Example(f'{i}', i / count, float(i < confused) * i, [0], '', tuple) for i in range(count)
+    ]
 
 
 def test_which_images_are_chosen():

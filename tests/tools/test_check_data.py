@@ -13,7 +13,7 @@ from swin_dense.check import data_sets
 from swin_dense.console import terminal
 from swin_dense.console.findings import errors
 from swin_dense.demo import shapes
-from swin_dense.engine import data_check, runs
+from swin_dense.engine import data_check, prepare
 from swin_dense.errors import UserError
 from swin_dense.formats import coco_json
 from tests.tools.running import Ended, in_process
@@ -152,7 +152,7 @@ def test_testing_checks_what_it_reads(tool: Callable, data: Path, tmp_path: Path
 
 @pytest.fixture
 def ready(data: Path) -> Callable[[], Config]:
-    return lambda: runs.ready_config(str(DETECTION), data=data)
+    return lambda: prepare.of_data(prepare.Command(str(DETECTION), data=data))
 
 
 def test_warnings_are_lines_and_no_error(data: Path, ready: Callable, monkeypatch: pytest.MonkeyPatch):
@@ -278,6 +278,6 @@ def test_a_config_with_classes_in_another_order_takes_the_files(data: Path, tmp_
             for split in ('train', 'val', 'test')
         )
     )
-    config = runs.ready_config(str(path), data=data)
+    config = prepare.of_data(prepare.Command(str(path), data=data))
     assert config.train_dataloader.dataset.metainfo['classes'] == shapes.CLASSES
     assert errors(data_sets.check(config, decode=False)) == []

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from swin_dense.predict.tiles import grid
+from swin_dense.tiling.tiles import grid
 from tests.checkpoints.test_untrusted import hostile
 from tests.predict.conftest import CONFIGS, FOLDERS, OPTIONS, TASKS, Made, made, tool  # noqa: F401
 

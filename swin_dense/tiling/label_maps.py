@@ -10,7 +10,7 @@ from itertools import pairwise, product
 import numpy as np
 
 from swin_dense.formats.predictions import LabelMap, label_type
-from swin_dense.predict.tiles import Predict, Tile, Track, batches, grid, untracked
+from swin_dense.tiling.tiles import Predict, Tile, Track, batches, grid, untracked
 
 
 def predict_labels(

@@ -11,7 +11,7 @@ from pycocotools import mask as mask_api
 
 from swin_dense.formats import rle
 from swin_dense.formats.predictions import Instances
-from swin_dense.predict.tiles import Predict, Tile, Track, batches, grid, neighbours, untracked
+from swin_dense.tiling.tiles import Predict, Tile, Track, batches, grid, neighbours, untracked
 
 AGREE = 0.5  # IoU within the zone, from which on two are the same object
 INSIDE = 0.9  # share within the zone, from which on one is a part of the other: a U is two arms to one tile

@@ -1,0 +1,1 @@
+"""Large images in overlapping tiles, and one prediction from those of the tiles."""
