@@ -24,7 +24,7 @@ NAMED = 30  # objects of an image: names on more would cover it
 
 @dataclass
 class Drawing:
-    """What is drawn on an image: instances or a label map.
+    """What is drawn on an image: instances, a label map, or nothing but a caption above it.
 
     Attributes:
         labels: (N,) class of each instance.
@@ -32,6 +32,7 @@ class Drawing:
         masks: (N, H, W) bool, None for boxes alone.
         scores: (N,), None for ground truth.
         label_map: (H, W) class of each pixel, None for instances.
+        caption: a few words about the whole image.
     """
 
     labels: np.ndarray | None = None
@@ -39,6 +40,7 @@ class Drawing:
     masks: np.ndarray | None = None
     scores: np.ndarray | None = None
     label_map: np.ndarray | None = None
+    caption: str = ''
 
 
 @dataclass
@@ -85,7 +87,7 @@ def draw(image: np.ndarray, drawing: Drawing, classes: Sequence[str]) -> np.ndar
     """Overlay a drawing on an RGB image (H, W, 3) uint8; returns a new image."""
     if drawing.label_map is not None:
         return _draw_labels(image, drawing.label_map, classes)
-    return _draw_instances(image, drawing, colours(len(classes)))
+    return image if drawing.labels is None else _draw_instances(image, drawing, colours(len(classes)))
 
 
 def _draw_labels(image: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
@@ -129,7 +131,9 @@ def save_grid(pairs: Sequence[Pair], classes: Sequence[str], path: Path) -> None
             if column == 0:
                 title = ('ground truth', 'prediction')[row]
                 axis.set_title(title, loc='left', fontsize=11)
-            elif drawing.labels is not None:
+            if drawing.caption:
+                axis.set_title(_plain(drawing.caption), loc='right', fontsize=8, color='gray')
+            elif column and drawing.labels is not None:
                 axis.set_title(f'{len(drawing.labels)} objects', loc='right', fontsize=8, color='gray')
     palette = colours(len(classes)) / 255
     shown = list(zip(classes, palette, strict=True))[:20]

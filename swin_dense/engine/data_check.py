@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 
-from swin_dense.check import data_sets
+from swin_dense import tasks
 from swin_dense.console import findings, terminal
 from swin_dense.errors import UserError
 from swin_dense.formats import coco_json
@@ -17,7 +17,7 @@ def check_before(config: Config, splits: Sequence[str], skip_bad: bool = False) 
     """Check what the loaders of ``splits`` read, once for all processes; warnings become lines.
 
     Args:
-        config: as ``runs.ready_config`` returns it.
+        config: as ``prepare`` returns it.
         splits: the loaders that the run uses.
         skip_bad: training goes on without bad images: they are warnings.
 
@@ -27,7 +27,7 @@ def check_before(config: Config, splits: Sequence[str], skip_bad: bool = False) 
     found: list = [None]
     if is_main_process():
         try:
-            found = [data_sets.check(config, decode=False, splits=splits, skip_bad=skip_bad)]
+            found = [tasks.of_config(config).check(config, False, splits, skip_bad)]
         except UserError as error:
             found = [error]
     coco_json.forget()

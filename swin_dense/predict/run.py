@@ -181,8 +181,8 @@ def _predict(
 ) -> Sequence[Instances | LabelMap]:
     """The predictions for images; ``tiles`` is the name of the bar that counts them."""
     settings = job.settings
-    if not images or settings.tile is None:
-        return job.predictor.predict(images)
+    if settings.tile is None:
+        return job.predictor.predict(images) if images else []
     shown = untracked if tiles is None else lambda items, total: track(items, total, tiles)
     return [
         job.predictor.predict_tiled(image, settings.tile, settings.overlap, settings.batch, shown)

@@ -95,7 +95,9 @@ class Segmentation(Task[Truth, LabelMap]):
     def truth_of_folder(self, root: Path) -> Truth:
         folder, (_, (images, labels)) = ade20k.find_layout(root)
         dataset = ade20k.leaf_of(folder, images, labels)
-        return _truth_of([{**dataset, 'metainfo': dict(classes=ade20k.folder_classes(root, dataset, None))}])
+        dataset['reduce_zero_label'] = ade20k.ignores_zero(dataset)
+        dataset['metainfo'] = dict(classes=ade20k.folder_classes(root, dataset, None))
+        return _truth_of([dataset])
 
     def score(self, truth: Truth, predictions: Path) -> Scored:
         counted = pixels.count(truth.samples, truth.classes, predictions)

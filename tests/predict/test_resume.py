@@ -23,6 +23,7 @@ from swin_dense.errors import DiskFullError, StoppedError, UserError
 from swin_dense.predict import results, run, sources
 from swin_dense.predict.journal import NAME, Journal
 from swin_dense.predict.stopping import watched
+from swin_dense.tasks import detection_output
 from tests.predict.stub import StubPredictor
 
 TASKS = ('detection', 'segmentation')
@@ -377,7 +378,7 @@ def test_two_processes_in_one_folder(images: Path, tmp_path: Path):
 
 def test_memory_does_not_grow_with_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Of each image, what is in memory is where its line begins: the objects are on the disk."""
-    monkeypatch.setattr(run, 'picture', lambda image, found, legend=None: image)
+    monkeypatch.setattr(detection_output, 'picture', lambda image, found, legend=None: image)
     folder = tmp_path / 'in'
     folder.mkdir()
     sizes = {}

@@ -38,7 +38,7 @@ def test_epochs_and_a_resumption(tmp_path: Path):
     )
     records = history.read_scalars(tmp_path)
     assert len(records) == 6
-    curves = history.learning_curves(records, 'detection')
+    curves = history.learning_curves(records, False)
     assert curves['loss'] == {
         'loss': [(10, 3.0), (20, 2.0), (30, 1.0)],
         'loss_cls': [(10, 1.5), (20, 1.0), (30, 0.5)],
@@ -50,9 +50,9 @@ def test_epochs_and_a_resumption(tmp_path: Path):
 
 def test_iterations_in_percent(tmp_path: Path):
     log(tmp_path, '20260101_101500', [step(50, 1, 3.0), dict(aAcc=80.0, mIoU=float('nan'), step=50)])
-    curves = history.learning_curves(history.read_scalars(tmp_path), 'segmentation')
+    curves = history.learning_curves(history.read_scalars(tmp_path), True)
     assert curves['metrics'] == {'aAcc': [(50, 0.8)]}
-    assert history.learning_curves([], 'segmentation') == {}
+    assert history.learning_curves([], True) == {}
 
 
 def test_the_facts_of_a_run(tmp_path: Path):
