@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend
@@ -32,6 +33,10 @@ class CheckpointHook(MMEngineCheckpointHook):
     checkpoint says of other files counts by its base name within this work directory alone: a copied run
     never touches the original. Checkpoints of a stop go when the next regular one is there.
     """
+
+    # set by mmengine's before_train, which has no types
+    keep_ckpt_ids: deque[int]
+    file_backend: Any
 
     def before_train(self, runner: Runner) -> None:
         """Take over from a resumed run which files are its own."""

@@ -130,9 +130,10 @@ def _arguments(kind: Any) -> set[str] | None:  # noqa: ANN401
         return None
     arguments: set[str] = set()
     for cls in inspect.getmro(found):
-        if cls.__init__ is object.__init__:
+        initializer = inspect.getattr_static(cls, '__init__')
+        if initializer is object.__init__:
             return None  # what no class names is passed on elsewhere
-        parameters = inspect.signature(cls.__init__).parameters.values()
+        parameters = inspect.signature(initializer).parameters.values()
         arguments.update(p.name for p in parameters)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break  # nothing is passed on to the bases

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ SECONDS = 25.0  # of iterations that are counted, and half as many of evaluation
 LEAST, MOST = 4, 60  # iterations that are counted
 EARLY = 500  # iterations of training before which a detector finds as many boxes as it may
 FOUND = 5  # boxes that it finds later, for each object that is there
-Loop = EpochBasedTrainLoop | IterBasedTrainLoop
+Loop: TypeAlias = EpochBasedTrainLoop | IterBasedTrainLoop
 
 
 @dataclass
@@ -198,7 +199,7 @@ def limit_detections(model: nn.Module, samples: Sequence[BaseDataElement]) -> bo
     limited = False
     for name in ('roi_head', 'bbox_head'):
         limits = getattr(getattr(getattr(model, 'module', model), name, None), 'test_cfg', None)
-        if each[0] and 'max_per_img' in (limits or {}) and likely < limits.max_per_img:
+        if each[0] and limits and 'max_per_img' in limits and likely < limits.max_per_img:
             limits.max_per_img, limited = likely, True
     return limited
 
@@ -261,7 +262,7 @@ def peak_of(process: int) -> int:
 
 def worker_memory() -> list[int]:
     """Peak bytes of each process that loads data, where the system tells."""
-    return [peak for process in multiprocessing.active_children() if (peak := peak_of(process.pid))]
+    return [peak for process in multiprocessing.active_children() if (peak := peak_of(process.pid or 0))]
 
 
 def as_seen(model: nn.Module, batch: dict) -> dict:
@@ -270,14 +271,15 @@ def as_seen(model: nn.Module, batch: dict) -> dict:
 
 
 def _preprocessor(model: nn.Module) -> nn.Module:
-    return getattr(model, 'module', model).data_preprocessor
+    inner: Any = getattr(model, 'module', model)
+    return inner.data_preprocessor
 
 
 def visible(inputs: torch.Tensor, preprocessor: nn.Module) -> list[np.ndarray]:
     """(H, W, 3) uint8 RGB of each input (B, C, H, W): its first three channels, or its only one, as before
     they were normalised."""
     if getattr(preprocessor, '_enable_normalize', False):
-        inputs = inputs * preprocessor.std + preprocessor.mean
+        inputs = inputs * preprocessor.get_buffer('std') + preprocessor.get_buffer('mean')
     images = inputs[:, :3] if inputs.shape[1] >= 3 else inputs[:, :1].expand(-1, 3, -1, -1)
     if not getattr(preprocessor, '_channel_conversion', getattr(preprocessor, 'channel_conversion', False)):
         images = images.flip(1)  # files are read as BGR

@@ -47,7 +47,10 @@ class FiniteHook(Hook):
     def __init__(self, skip: int = 0) -> None:
         self.skip = skip
         self.handles: list = []
-        self._begin_iteration()
+        self.losses: dict[str, Tensor] = {}
+        self.autocast: tuple[str, str] | None = None
+        self.checked = False
+        self.failure: _Failure | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Watch the model and its optimizers."""
@@ -97,14 +100,12 @@ class FiniteHook(Hook):
             runner.logger.warning(printable(line))
             return
         after = f'; {skipped} such iterations were skipped before' if skipped else ''
-        files = self._write(runner, data_batch, get_rank() in causes)
+        files = self._write(runner, data_batch, self.failure if get_rank() in causes else None)
         raise NotFiniteError(f'{text}{after}; no step was made; {files}')
 
     def _begin_iteration(self) -> None:
-        self.losses: dict[str, Tensor] = {}
-        self.autocast: tuple[str, str] | None = None
-        self.checked = False
-        self.failure: _Failure | None = None
+        self.losses = {}
+        self.autocast, self.failure, self.checked = None, None, False
 
     def _keep_losses(self, model: nn.Module, inputs: object, outputs: object) -> None:
         if not model.training or not isinstance(outputs, Mapping):  # a validation loss is another's
@@ -116,6 +117,7 @@ class FiniteHook(Hook):
 
     def _before_step(self, wrapper: OptimWrapper, optimizer: Optimizer, args: object, kwargs: object) -> None:
         """Without gradients, a step changes neither parameters nor the optimizer's state."""
+        norm: Tensor | float | None
         if hasattr(wrapper, 'loss_scaler'):
             norm = None
         elif wrapper.clip_grad_kwargs and wrapper.grad_name == 'grad_norm':
@@ -161,7 +163,9 @@ class FiniteHook(Hook):
 
     def _check_scale(self) -> None:
         before, self.scale = self.scale, self._scale()
-        if self.failure is None and self.scale is not None and self.scale < min(before, SMALLEST_SCALE):
+        if self.failure or self.scale is None or before is None:
+            return
+        if self.scale < min(before, SMALLEST_SCALE):
             values = {name: float(value) for name, value in self.losses.items()}
             self.failure = _Failure(losses={}, values=values, norm=math.inf, gradients='')
 
@@ -195,15 +199,15 @@ class FiniteHook(Hook):
         )
         return '; '.join(parts)
 
-    def _write(self, runner: Runner, batch: object, own: bool) -> str:
+    def _write(self, runner: Runner, batch: object, own: '_Failure | None') -> str:
         """Where the batches are. All processes wait for the writing: torchrun ends all when one ends."""
         suffix = f'_rank{get_rank()}' if get_world_size() > 1 else ''
         path, told = Path(runner.work_dir) / f'nan_batch{suffix}.pt', ''
-        if own:
+        if own is not None:
             facts = dict(
                 iteration=runner.iter + 1,
-                images=self.failure.images,
-                losses=self.failure.values,
+                images=own.images,
+                losses=own.values,
                 learning_rate=runner.optim_wrapper.get_lr(),
             )
             try:
@@ -296,6 +300,7 @@ def tensors_in(content: object, name: str = '') -> dict[str, Tensor]:
     """All tensors in nested dicts and lists, by dotted names: of a whole checkpoint."""
     if isinstance(content, Tensor):
         return {name: content}
+    items: Iterable[tuple[object, object]]
     if isinstance(content, Mapping):
         items = content.items()
     elif isinstance(content, list | tuple):
@@ -314,8 +319,8 @@ def non_finite(tensors: Mapping[str, Tensor]) -> str | None:
     It reads each tensor once: a sum is finite only if all of its terms are. Where a sum is not, which can
     be an overflow, the terms are looked at one by one.
     """
-    shown = {name: _numbers(tensor) for name, tensor in tensors.items()}
-    shown = {name: tensor for name, tensor in shown.items() if tensor is not None}
+    numbers = {name: _numbers(tensor) for name, tensor in tensors.items()}
+    shown = {name: tensor for name, tensor in numbers.items() if tensor is not None}
     by_device: dict[torch.device, list[str]] = {}
     for name, tensor in shown.items():
         by_device.setdefault(tensor.device, []).append(name)

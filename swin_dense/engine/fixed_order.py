@@ -6,6 +6,7 @@ matrices, and as the cross entropy of rows, they are the same up to rounding, an
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,14 @@ class FixedOrder(TorchFunctionMode):
     """``with FixedOrder(): ...`` takes the forms of this file; RoIAlign has its own in ``hosts.ops``."""
 
     def __torch_function__(
-        self, function: Callable, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
+        self,
+        function: Callable[..., Tensor],
+        types: Sequence[type],
+        args: tuple = (),
+        kwargs: dict | None = None,
     ) -> Tensor:
-        return FORMS.get(function, function)(*args, **(kwargs or {}))
+        form: Any = FORMS.get(function, function)
+        return form(*args, **(kwargs or {}))
 
 
 def cross_entropy(

@@ -1,5 +1,7 @@
 """The header of a run: what is trained, on what, how, and where it goes."""
 
+from typing import Any
+
 import torch
 from mmengine.device import get_device
 from mmengine.runner import EpochBasedTrainLoop
@@ -46,7 +48,8 @@ def test_header(runner: Runner) -> dict[str, str]:
 
 
 def _model(runner: Runner) -> nn.Module:
-    return getattr(runner.model, 'module', runner.model)
+    model: Any = runner.model
+    return getattr(model, 'module', model)
 
 
 def _model_rows(runner: Runner) -> dict[str, str]:

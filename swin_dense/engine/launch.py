@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -48,7 +49,7 @@ def start_processes(launcher: str, dist_cfg: Mapping[str, object] | None = None)
     """
     if launcher == 'none':
         return
-    options = {'backend': 'nccl', 'timeout': TIMEOUT_SECONDS, **(dist_cfg or {})}
+    options: dict[str, Any] = {'backend': 'nccl', 'timeout': TIMEOUT_SECONDS, **(dist_cfg or {})}
     if not is_distributed():
         try:
             if get_device() == 'cpu':

@@ -4,9 +4,10 @@ Both evaluate as mmengine's do, at the same iterations, and call the same hooks 
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 
 from swin_dense.engine import run_state
 
@@ -29,7 +30,11 @@ class InterruptedEvaluationHook(Hook):
     priority = 'LOWEST'
 
     def after_val_iter(
-        self, runner: object, batch_idx: int, data_batch: dict | None = None, outputs: Sequence | None = None
+        self,
+        runner: Any,  # noqa: ANN401  our Runner imports this module
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: Sequence | None = None,
     ) -> None:
         last = batch_idx + 1 == len(runner.val_loop.dataloader)
         # every process agrees once: at the batch at which it was asked to stop, or at its last one
@@ -40,7 +45,7 @@ class InterruptedEvaluationHook(Hook):
             raise Interrupted(reason)
 
 
-class _Resumable:
+class _Resumable(BaseLoop):
     """What the two loops share."""
 
     def run_iter(self, *batch: object) -> None:
@@ -105,6 +110,8 @@ class EpochLoop(_Resumable, EpochBasedTrainLoop):
 class IterLoop(_Resumable, IterBasedTrainLoop):
     """Training by iterations."""
 
+    _batches: Iterator | None = None
+
     @property
     def dataloader_iterator(self) -> Iterator:
         """Batches without an end, from the next one of the run on; the loader starts at the first."""
@@ -115,7 +122,7 @@ class IterLoop(_Resumable, IterBasedTrainLoop):
     @dataloader_iterator.setter
     def dataloader_iterator(self, batches: object) -> None:
         """mmengine's own begins with the first batch whatever the run has done: it is not used."""
-        self._batches: Iterator | None = None
+        self._batches = None
 
     def run(self) -> object:
         """Train from where the run is to its end."""

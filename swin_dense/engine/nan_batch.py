@@ -132,7 +132,7 @@ def device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device('cpu'))
 
 
-def batch_to_plain(value: object) -> object:
+def batch_to_plain(value: Any) -> Any:  # noqa: ANN401
     """Dicts, lists, tensors and plain values that stand for a batch."""
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()  # a view would take all of its storage along
@@ -151,14 +151,14 @@ def batch_to_plain(value: object) -> object:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if type(value).__name__ in MASKS:
-        parts = dict(masks=value.masks, height=int(value.height), width=int(value.width))
+        parts = dict[str, Any](masks=value.masks, height=int(value.height), width=int(value.width))
         return {KIND: type(value).__name__, **batch_to_plain(parts)}
     if type(value).__name__ == 'HorizontalBoxes':
         return {KIND: 'HorizontalBoxes', 'values': batch_to_plain(value.tensor)}
     return str(value)
 
 
-def plain_to_batch(value: object) -> object:
+def plain_to_batch(value: Any) -> Any:  # noqa: ANN401
     """What ``batch_to_plain`` was given.
 
     Raises:

@@ -58,7 +58,7 @@ class ExactLoader(DataLoader):
 
     batch_sampler: BatchOrder
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Any:  # noqa: ANN401  torch's own iterators are private
         yield from super().__iter__()
 
     def endless(self, done: int) -> Iterator[Any]:

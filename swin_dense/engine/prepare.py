@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
 from swin_dense import tasks
@@ -161,7 +161,7 @@ def set_rate(config: Config, scale: bool | None, options: Sequence[str] = ()) ->
         scale: False keeps the config's rate; None leaves the choice to the config.
         options: those after ``--cfg-options``: ``auto_scale_lr.enable`` among them stays as it is.
     """
-    rule = config.get('auto_scale_lr') or {}
+    rule = config.get('auto_scale_lr') or ConfigDict()
     named = any(option.startswith('auto_scale_lr.enable=') for option in options)
     if scale is not None and rule.get('base_batch_size') and not named:
         rule.enable = scale

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import active_children, resource_tracker
 from pathlib import Path
+from typing import Any
 
 PROC = Path('/proc')
 STOPPED = 'T'  # by SIGSTOP or Ctrl-Z; a debugger's is 't'
@@ -82,7 +83,7 @@ def end_children(spared: Collection[int] = ()) -> list[int]:
     Returns:
         The ids of those that had to be killed.
     """
-    tracker = getattr(getattr(resource_tracker, '_resource_tracker', None), '_pid', None)
+    tracker: Any = getattr(getattr(resource_tracker, '_resource_tracker', None), '_pid', None)
     spared = {*spared, tracker}  # the tracker removes shared memory that we leave, and then ends by itself
     pids = {*(child.pid for child in active_children()), *descendants(os.getpid())} - spared
     family = {pid: started(pid) for pid in pids if pid is not None}

@@ -43,9 +43,9 @@ def begin(timeout: float) -> None:
         return
     wait = timedelta(seconds=STORE_SECONDS)
     # a client of our own: the group's is locked while it waits
-    store = distributed.TCPStore(address, int(port), is_master=False, timeout=wait, wait_for_workers=False)
+    client = distributed.TCPStore(address, int(port), is_master=False, timeout=wait, wait_for_workers=False)
     attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')
-    store = distributed.PrefixStore(f'swin_dense/{attempt}', store)
+    store = distributed.PrefixStore(f'swin_dense/{attempt}', client)
     _signs = SignsOfLife(store, distributed.get_rank(), distributed.get_world_size(), timeout, CANNOT_GO_ON)
     _signs.give()
     distributed.barrier()  # there is a sign of everyone from here on
@@ -112,5 +112,6 @@ def _host_group() -> distributed.ProcessGroup | None:
     if distributed.get_backend() == 'gloo':
         return None
     if _group is None:
-        _group = distributed.new_group(backend='gloo')
+        group = distributed.new_group(backend='gloo')
+        _group = group if isinstance(group, distributed.ProcessGroup) else None
     return _group

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from swin_dense.checkpoints import files
 from swin_dense.engine import run_state
@@ -54,17 +54,17 @@ def look(path: Path) -> Saved:
         content = files.read(path, mapped=True)
     except UserError as error:
         return Saved(path, problem=' '.join(str(error).split()), unsafe=isinstance(error, UnsafeFileError))
-    meta, run = content.get('meta'), content.get(run_state.KEY)
-    numbers = [meta.get(key) for key in ('iter', 'epoch')] if isinstance(meta, dict) else [None]
-    if not all(map(_is_count, numbers)):
+    parts = (content.get(key) for key in ('meta', run_state.KEY))
+    meta, run = (part if isinstance(part, dict) else {} for part in parts)
+    iteration = meta.get('iter')
+    if not _is_count(iteration) or not _is_count(meta.get('epoch')):
         return Saved(path, problem=f'checkpoint {path} holds weights alone, not a run to resume')
     lacking = [key for key in ('optimizer', 'message_hub', 'state_dict') if key not in content]
     problem = f'checkpoint {path} holds no {lacking[0]}, so no run can go on from it' if lacking else None
-    run = run if isinstance(run, dict) else {}
     settings = run.get('settings')
     return Saved(
         path,
-        numbers[0],
+        iteration,
         problem,
         started=_time(run.get('started')),
         seed=meta['seed'] if _is_count(meta.get('seed')) else None,
@@ -133,5 +133,5 @@ def _time(value: Any) -> float:  # noqa: ANN401
     return value if isinstance(value, float) and math.isfinite(value) else 0.0
 
 
-def _is_count(value: Any) -> bool:  # noqa: ANN401
+def _is_count(value: Any) -> TypeGuard[int]:  # noqa: ANN401
     return type(value) is int and 0 <= value <= LARGEST

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.runner import EpochBasedTrainLoop
-from torch.utils.data import Dataset
 
 from swin_dense.errors import UserError
 
@@ -63,7 +62,7 @@ def check(saved: dict[str, Any], now: dict[str, Any], file: str, anyway: bool) -
     return lines
 
 
-def fingerprint(dataset: Dataset) -> str:
+def fingerprint(dataset: Any) -> str:  # noqa: ANN401  torch gives a Dataset no length
     """The number of samples and a checksum of what names them: annotation files, or the names of images."""
     checksum = 0
     for inner in _innermost(dataset):
@@ -79,7 +78,7 @@ def fingerprint(dataset: Dataset) -> str:
     return f'{len(dataset)} samples, checksum {checksum:08x}'
 
 
-def _innermost(dataset: Dataset) -> Iterator[Dataset]:
+def _innermost(dataset: Any) -> Iterator[Any]:  # noqa: ANN401
     """The data sets inside wrappers such as RepeatDataset and ConcatDataset."""
     inside = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     for inner in inside:
@@ -109,4 +108,5 @@ def _differing(before: Any, after: Any, shown: int = 60) -> tuple[str, str]:  # 
         return one, other
     same = next((i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), 0)
     start = max(0, same - shown // 2)
-    return tuple(f'...{text[start : start + shown]}...' for text in (one, other))
+    one, other = (f'...{text[start : start + shown]}...' for text in (one, other))
+    return one, other

@@ -26,7 +26,7 @@ def random_states() -> dict[str, Any]:
     name, keys, *rest = np.random.get_state()
     state = dict(
         python=random.getstate(),
-        numpy=(name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        numpy=(name, torch.from_numpy(np.asarray(keys, np.int64)), *rest),
         torch=torch.get_rng_state(),
     )
     if torch.cuda.is_initialized():

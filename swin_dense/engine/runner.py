@@ -231,7 +231,7 @@ class Runner(MMEngineRunner):
 
     def restore_random_states(self) -> None:
         """At the first iteration of a resumed run, restore random states and accumulated gradients."""
-        if self._random_states is None:
+        if self._random_states is None or self._processes is None:
             return
         run_state.restore(self._inner_model(), run_state.of_this_process(self._processes))
         run_state.set_random_states(self._random_states)
@@ -287,7 +287,8 @@ class Runner(MMEngineRunner):
         if fn_name == 'before_run' and self.watch is not None:
             for loop in (self._train_loop, self._val_loop, self._test_loop):
                 if isinstance(loop, BaseLoop) and isinstance(loop.dataloader, ExactLoader):
-                    self.watch.add(loop.dataloader.dataset.loading, loop.dataloader.dataset)
+                    dataset: Any = loop.dataloader.dataset  # SeededSamples
+                    self.watch.add(dataset.loading, dataset)
         if fn_name == 'after_val_epoch':
             self.evaluated_at = self.iter
         if fn_name == 'before_save_checkpoint':

@@ -30,7 +30,7 @@ class Draw(int):
         draw.turn = turn
         return draw
 
-    def __getnewargs__(self) -> tuple[int, int]:
+    def __getnewargs__(self) -> tuple[int, int]:  # type: ignore[override]  # int has one argument
         return int(self), self.turn
 
 
@@ -46,7 +46,7 @@ class SeededSamples(Dataset):
         left_out: where bad images are noted that the run goes on without; None where they end it.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, loading: Loading) -> None:
+    def __init__(self, dataset: Any, seed: int, loading: Loading) -> None:  # noqa: ANN401  a host's
         self._dataset, self._seed, self.loading = dataset, seed, loading
         self.left_out: LeftOut | None = None
 

@@ -27,6 +27,7 @@ import threading
 import time
 from collections import deque
 from types import FrameType, TracebackType
+from typing import Any
 
 from swin_dense.engine import ranks
 from swin_dense.errors import StoppedError, UserError
@@ -92,7 +93,7 @@ class StopRequest:
         self.budget = budget
         self.signals: list[int] = []
         self._deferring = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> 'StopRequest':
         if threading.current_thread() is threading.main_thread():  # no other may handle signals

@@ -216,6 +216,7 @@ def _is_stopped(sign: Sign) -> bool:
 def _operations() -> int:
     """Operations begun in the default group; 0 if this torch does not count them."""
     try:
-        return distributed.distributed_c10d._get_default_group()._get_sequence_number_for_group()
+        group: Any = distributed.distributed_c10d._get_default_group()
+        return group._get_sequence_number_for_group()
     except (AttributeError, RuntimeError, ValueError):
         return 0

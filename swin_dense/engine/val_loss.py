@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import mmcv
 import numpy as np
@@ -50,7 +51,7 @@ class ValLossHook(Hook):
         data_batch: dict | None = None,
         outputs: Sequence | None = None,
     ) -> None:
-        if not self.possible:
+        if not self.possible or data_batch is None:
             return
         try:
             with torch.no_grad(), autocast(enabled=runner.val_loop.fp16):
@@ -87,16 +88,16 @@ def batch_losses(model: nn.Module, batch: dict) -> dict[str, float]:
         model: a detector or segmentor, in evaluation mode.
         batch: as a data loader gives it, the ground truth in the scale of the inputs.
     """
-    model = model.module if isinstance(model, MMDistributedDataParallel) else model
-    preprocessor = model.data_preprocessor
+    inner: Any = model.module if isinstance(model, MMDistributedDataParallel) else model
+    preprocessor = inner.data_preprocessor
     augments = getattr(preprocessor, 'batch_augments', None)
-    with _undisturbed(model):
+    with _undisturbed(inner):
         try:
             preprocessor.batch_augments = None
             data = preprocessor(batch, True)  # as in training, it pads the ground truth too
         finally:
             preprocessor.batch_augments = augments
-        _, parts = model.parse_losses(model(**data, mode='loss'))
+        _, parts = inner.parse_losses(inner(**data, mode='loss'))
     return {name: float(value.detach()) for name, value in parts.items() if 'loss' in name}
 
 

@@ -86,7 +86,7 @@ def worker_init(
         loading: the loader's, which learns the process.
     """
     trainer = multiprocessing.parent_process()
-    if trainer is not None:  # not with threads as workers
+    if trainer is not None and trainer.pid is not None:  # not with threads as workers
         _die_with(trainer.pid)
         _ignore_signals(trainer.pid)
         if loading is not None:
@@ -166,7 +166,7 @@ class WorkerWatch:
             for loading, _ in self._loaders
             for pid in loading.pids()
             if processes.alive(pid)
-            for worker, text in [self.of(pid)]
+            for worker, text in filter(None, [self.of(pid)])
             if text
         ]
 

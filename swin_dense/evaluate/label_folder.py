@@ -25,7 +25,7 @@ def map_names(images: Iterable[Path]) -> dict[Path, str]:
     groups: dict[str, set[Path]] = {}
     for image in images:
         groups.setdefault(image.stem, set()).add(image)
-    names = {}
+    names: dict[Path, str] = {}
     for stem, group in groups.items():
         if len(group) == 1:
             names |= dict.fromkeys(group, stem)

@@ -101,6 +101,7 @@ class IoUMetric(MMSegIoUMetric):
         names = list(iou_metrics)
         # without the folder: the host makes it at once, before there is anything to be in it
         super().__init__(ignore_index, names, nan_to_num, beta, collect_device, None, format_only, prefix)
+        self.output_dir: str | None
         self._folder = None if output_dir is None else LabelFolder(Path(output_dir))
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -111,7 +112,9 @@ class IoUMetric(MMSegIoUMetric):
             UserError: a map cannot be written for another reason.
         """
         super().process(data_batch, data_samples)
-        for sample in data_samples if self._folder is not None else ():
+        if self._folder is None:
+            return
+        for sample in data_samples:
             labels = sample['pred_sem_seg']['data'].squeeze().cpu().numpy()
             # in the numbers of the training data's files, where 0 is unlabelled
             first = int(sample.get('reduce_zero_label', False))

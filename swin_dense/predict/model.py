@@ -68,13 +68,13 @@ def load(checkpoint: str, config: Config | None) -> Loaded:
     path = files.fetch(checkpoint)
     with trust.guarded([path], f'checkpoint {checkpoint}'):
         content = files.read(path, mapped=True)
-    meta = content.get('meta') if isinstance(content.get('meta'), dict) else {}
+    meta = _dict_in(content, 'meta')
     source = f'checkpoint {checkpoint}' if config is None else f'config {config.filename}'
     own = config is None
-    config = _saved(meta, checkpoint) if own else config
+    config = _saved(meta, checkpoint) if config is None else config
     scope = config.default_scope
     init_default_scope(scope)
-    data = meta.get('dataset_meta') if isinstance(meta.get('dataset_meta'), dict) else {}
+    data = _dict_in(meta, 'dataset_meta')
     classes, leaf = _classes(data, meta), _test_set(config)
     model = trust.without_weights(config.model)
     if classes and not own:  # a config file may be for other classes
@@ -97,6 +97,12 @@ def load(checkpoint: str, config: Config | None) -> Loaded:
         source,
         trusted=not own,
     )
+
+
+def _dict_in(content: Mapping, key: str) -> dict:
+    """A part of a checkpoint, which may hold anything; empty if it is no dict."""
+    part = content.get(key)
+    return part if isinstance(part, dict) else {}
 
 
 def _saved(meta: dict, checkpoint: str) -> Config:

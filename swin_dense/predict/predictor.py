@@ -86,7 +86,7 @@ class Predictor:
         Images of several sizes would be padded to the largest, and a prediction depend on its neighbours.
         """
         init_default_scope(self._scope)
-        results: list[Instances | LabelMap | None] = [None] * len(images)
+        results: dict[int, Instances | LabelMap] = {}
         groups: dict[tuple[int, ...], list[tuple[int, dict]]] = {}
         for index, image in enumerate(images):
             try:
@@ -101,7 +101,7 @@ class Predictor:
                 samples = self._model.test_step(pseudo_collate([packed for _, packed in group]))
             for (index, _), sample in zip(group, samples, strict=True):
                 results[index] = self._task.prediction(sample, self.classes, logits)
-        return results
+        return [results[index] for index in range(len(images))]
 
     def predict_tiled(
         self,

@@ -163,7 +163,7 @@ def _predict_video(job: _Job, source: Source) -> None:
 
 def _read(job: _Job, batch: Sequence[Source]) -> dict[Source, np.ndarray]:
     """The images of a batch, without those that cannot be read; none if all the others are done."""
-    images = {}
+    images: dict[Source, np.ndarray] = {}
     left = [source for source in batch if not job.results.has(source)]
     # the ones that are done are predicted again beside the others, if there are any
     for source in (*left, *(source for source in batch if source not in left)):

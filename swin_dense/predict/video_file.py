@@ -37,7 +37,7 @@ class VideoFile:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
             if kind is None and self._writer is not None:
-                self._close()
+                self._close(self._writer)
         finally:
             if self._writer is not None:
                 self._writer.release()
@@ -51,26 +51,28 @@ class VideoFile:
             UserError: OpenCV cannot write it.
         """
         if self._writer is None:
-            self._begin(frame.shape[1::-1])
+            self._writer = self._begin(frame.shape[1::-1])
         self._writer.write(frame)
         self.frames += 1
         if not shutil.disk_usage(self._folder).free:  # OpenCV does not say so
             raise DiskFullError(self.path, self._part.stat().st_size, 0)
 
-    def _begin(self, size: tuple[int, int]) -> None:
+    def _begin(self, size: tuple[int, ...]) -> cv2.VideoWriter:
         try:
             shutil.rmtree(self._folder, ignore_errors=True)  # of a run that was killed
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f'video {self.path} cannot be written: {error.strerror}') from error
         if takes_name(self._part):
-            self._writer = cv2.VideoWriter(str(self._part), cv2.VideoWriter.fourcc(*'mp4v'), self.fps, size)
-        if self._writer is None or not self._writer.isOpened():
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise UserError(f'video {self.path} cannot be written')
+            code = cv2.VideoWriter.fourcc(*'mp4v')
+            writer = cv2.VideoWriter(str(self._part), code, self.fps, size)
+            if writer.isOpened():
+                return writer
+        shutil.rmtree(self._folder, ignore_errors=True)
+        raise UserError(f'video {self.path} cannot be written')
 
-    def _close(self) -> None:
-        self._writer.release()
+    def _close(self, writer: cv2.VideoWriter) -> None:
+        writer.release()
         written = cv2.VideoCapture(str(self._part))
         whole = written.isOpened() and written.get(cv2.CAP_PROP_FRAME_COUNT) >= self.frames
         written.release()

@@ -86,7 +86,7 @@ def of_run(work_dir: Path, data: Path | None = None) -> Page:
     try:
         config = Config(_read_parts(values), filename=str(file))
         for leaf in leaf_datasets(config.test_dataloader.dataset):
-            leaf.pipeline = []  # no image is loaded by it
+            leaf['pipeline'] = []  # no image is loaded by it
         trust.check_config(dict(config), what, scope, set(BUILT))
         places = [work_dir, *([data] if data else []), *_places(config)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:

@@ -57,7 +57,7 @@ def _detection_drawer(scores: Scores, key: int | str, outcome: Outcome, path: Pa
                 region = _region(annotation, scores.kind, photo.shape[:2], scale)
                 _paint(layer, region, colour, scores.kind == 'segm', annotation['id'] in wrong)
             layers.append(layer)
-        return photo, *layers
+        return photo, layers[0], layers[1]
 
     return draw
 

@@ -4,14 +4,15 @@ Two neighbouring tiles both see the zone in which they overlap. Objects of one c
 the same object if their masks (boxes, of a model without masks) agree within that zone.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pycocotools import mask as mask_api
 
 from swin_dense.formats import rle
 from swin_dense.formats.predictions import Instances
-from swin_dense.tiling.tiles import Predict, Tile, Track, batches, grid, neighbours, untracked
+from swin_dense.tiling.tiles import Tile, Track, batches, grid, neighbours, untracked
 
 AGREE = 0.5  # IoU within the zone, from which on two are the same object
 INSIDE = 0.9  # share within the zone, from which on one is a part of the other: a U is two arms to one tile
@@ -36,7 +37,7 @@ class Pieces:
 
 
 def predict_instances(
-    predict: Predict,
+    predict: Callable[[Sequence[np.ndarray]], Sequence[Instances]],
     image: np.ndarray,
     tile: int,
     overlap: float,
@@ -84,7 +85,7 @@ def _moved(found: Instances, spot: Tile, shape: tuple[int, int]) -> Instances:
 
 def _together(results: list[Instances], flat: list[Tile], size: int) -> Pieces:
     first = results[0]
-    rles = None if first.rles is None else [mask for found in results for mask in found.rles]
+    rles = None if first.rles is None else [mask for found in results for mask in found.rles or ()]
     boxes, labels, scores = (
         np.concatenate([getattr(found, name) for found in results]) for name in ('boxes', 'labels', 'scores')
     )
@@ -97,10 +98,10 @@ def _together(results: list[Instances], flat: list[Tile], size: int) -> Pieces:
     inner = (spots[:, :2] > 0, spots[:, 2:] < (width, height))  # the image's own border cuts nothing
     low = (extent[:, :2] <= spots[:, :2] + near) & inner[0]
     high = (extent[:, 2:] >= spots[:, 2:] - near) & inner[1]
-    return Pieces(everything, tile, (low | high).any(1))
+    return Pieces(everything, tile, np.asarray((low | high).any(1)))
 
 
-def _extents(rles: list[dict]) -> np.ndarray:
+def _extents(rles: Sequence[dict]) -> np.ndarray:
     """(N, 4) x1, y1, x2, y2 around masks."""
     if not rles:
         return np.zeros((0, 4))
@@ -191,8 +192,10 @@ def _joined(pieces: Pieces, links: list[tuple[int, int]]) -> tuple[Instances, li
             first.boxes[row, :2] = found.boxes[members, :2].min(0)
             first.boxes[row, 2:] = found.boxes[members, 2:].max(0)
             first.scores[row] = found.scores[members].max()
-            if found.rles is not None:
-                first.rles[row] = mask_api.merge([found.rles[i] for i in members])
+    if found.rles is not None:
+        groups_of_masks = [[found.rles[i] for i in members] for members in rows]
+        merged = [masks[0] if len(masks) == 1 else mask_api.merge(masks) for masks in groups_of_masks]
+        first = replace(first, rles=merged)
     return first, tiles, np.array(cut, bool)
 
 
@@ -225,6 +228,7 @@ def _compare(
     dropped: set[int],
 ) -> None:
     """Note the duplicates and the fragments among objects of one class in one tile."""
+    shapes: np.ndarray | Sequence[dict]
     if some.rles is None:
         shapes = np.concatenate([some.boxes[:, :2], some.boxes[:, 2:] - some.boxes[:, :2]], 1).astype(float)
         areas = shapes[:, 2] * shapes[:, 3]

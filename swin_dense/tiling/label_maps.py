@@ -4,17 +4,17 @@ Only what the next tiles see again is kept: a strip as wide as the image, and a 
 With C classes these are C x overlap x (W + tile) floats, whatever the height of the image.
 """
 
-from collections.abc import Iterator
-from itertools import pairwise, product
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, pairwise, product
 
 import numpy as np
 
 from swin_dense.formats.predictions import LabelMap, label_type
-from swin_dense.tiling.tiles import Predict, Tile, Track, batches, grid, untracked
+from swin_dense.tiling.tiles import Tile, Track, batches, grid, untracked
 
 
 def predict_labels(
-    predict: Predict,
+    predict: Callable[[Sequence[np.ndarray]], Sequence[LabelMap]],
     image: np.ndarray,
     tile: int,
     overlap: float,
@@ -34,17 +34,27 @@ def predict_labels(
         track: shows the progress.
     """
     rows = grid(image.shape, tile, overlap)
-    found = _predicted(predict, image, rows, batch, track)
+    predictions = _predicted(predict, image, rows, batch, track)
     places = product(range(len(rows)), range(len(rows[0])))
-    canvas: _Canvas | None = None
-    for result, (row, column) in zip(found, places, strict=True):
-        canvas = canvas or _Canvas(rows, image.shape[:2], result, threshold)
-        canvas.add(row, column, result.logits)
-    return LabelMap(canvas.labels, result.classes)
+    first = next(predictions)
+    canvas = _Canvas(rows, image.shape[:2], first, threshold)
+    for prediction, (row, column) in zip(chain([first], predictions), places, strict=True):
+        canvas.add(row, column, _logits(prediction))
+    return LabelMap(canvas.labels, first.classes)
+
+
+def _logits(prediction: LabelMap) -> np.ndarray:
+    if prediction.logits is None:
+        raise ValueError('label maps of tiles are joined by their logits: predict with logits=True')
+    return prediction.logits
 
 
 def _predicted(
-    predict: Predict, image: np.ndarray, rows: list[list[Tile]], batch: int, track: Track
+    predict: Callable[[Sequence[np.ndarray]], Sequence[LabelMap]],
+    image: np.ndarray,
+    rows: list[list[Tile]],
+    batch: int,
+    track: Track,
 ) -> Iterator[LabelMap]:
     parts = [part for row in rows for part in batches(row, batch)]
     for part in track(parts, len(parts)):
@@ -60,9 +70,10 @@ class _Canvas:
         self.rows, self.threshold = rows, threshold
         self.labels = np.zeros(shape, label_type(len(first.classes)))
         depth = max((a[0].y2 - b[0].y1 for a, b in pairwise(rows)), default=0)
+        channels = len(_logits(first))
         # sums of the logits of the rows above, from the top of this row
-        self.strip = np.zeros((len(first.logits), max(depth, 0), shape[1]), np.float32)
-        self.left = np.zeros((len(first.logits), 0, 0), np.float32)
+        self.strip = np.zeros((channels, max(depth, 0), shape[1]), np.float32)
+        self.left = np.zeros((channels, 0, 0), np.float32)
         self.seen_y = _times_seen([(row[0].y1, row[0].y2) for row in rows], shape[0])
         self.seen_x = _times_seen([(spot.x1, spot.x2) for spot in rows[0]], shape[1])
 

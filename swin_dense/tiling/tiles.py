@@ -7,9 +7,7 @@ from itertools import product
 import numpy as np
 
 from swin_dense.errors import UserError
-from swin_dense.formats.predictions import Instances, LabelMap
 
-Predict = Callable[[Sequence[np.ndarray]], Sequence[Instances | LabelMap]]
 Track = Callable[[Iterable, int], Iterable]  # an iterable and its length; shows how far it is
 
 
@@ -74,8 +72,9 @@ def neighbours(tiles: list[list[Tile]]) -> Iterator[tuple[int, int, Tile]]:
         below = next((r for r in range(row, len(tiles)) if tiles[r][0].y1 >= tile.y2), len(tiles))
         for r, c in product(range(row, below), range(left + 1, right)):
             second = r * columns + c
-            if second > first:
-                yield first, second, tile.zone(flat[second])
+            zone = tile.zone(flat[second])
+            if second > first and zone is not None:
+                yield first, second, zone
 
 
 def batches(tiles: Sequence[Tile], size: int) -> list[Sequence[Tile]]:
