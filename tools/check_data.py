@@ -36,6 +36,7 @@ def main() -> None:
     if args.stats and (args.what.is_dir() or args.json):
         raise UserError('--stats goes with a config, whose first step loads the images, and without --json')
     hosts.prepare()
+    from swin_dense import tasks
     from swin_dense.check import data_sets, statistics
     from swin_dense.console import findings, terminal
     from swin_dense.engine import prepare
@@ -45,7 +46,7 @@ def main() -> None:
     if args.what.is_dir():
         result = data_sets.try_folder(args.what, args.decode, args.classes)
     else:
-        result = data_sets.try_config(ready, args.what, args.decode)
+        result = data_sets.try_config(ready, tasks.check, args.what, args.decode)
     if args.json:
         print(json.dumps(result.as_json()))
     else:

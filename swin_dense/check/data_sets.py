@@ -17,6 +17,7 @@ from swin_dense.formats import coco_json
 from swin_dense.printable import printable
 
 SPLITS = ('train', 'val', 'test')
+Check = Callable[[Config, bool], list[Finding]]
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,13 @@ class _Use:
     leaves: list[dict] = field(default_factory=list)
 
 
-def check(
+def check_objects(
     config: Config, decode: bool, splits: Sequence[str] = SPLITS, skip_bad: bool = False
 ) -> list[Finding]:
-    """Check the data sets of a config, each once. What is no COCO or mmseg data set is passed over.
+    """Check the COCO data sets of a config, each once. Others are passed over.
 
     Args:
-        config: as ``runs.ready_config`` returns it.
+        config: its paths exist, and its classes are those of the files.
         decode: decode every image and label map, rather than reading headers and decoding a few.
         splits: the loaders whose data sets are meant.
         skip_bad: training goes on without bad images, which are warnings then. Evaluation needs them all.
@@ -72,10 +73,7 @@ def check(
     """
     refuse_code(config)
     found = _check_heads(config)
-    chosen = {name: loader for name, loader in loaders(config).items() if name in splits}
-    if config.default_scope == 'mmseg':
-        return found + _check_label_maps(chosen, decode, skip_bad)
-    uses = _uses(config, chosen)
+    uses = _uses(config, _chosen(config, splits))
     for use in uses:
         of_split = coco_sets.check_split(use.split, use.classes, decode, use.masks, use.scored)
         if not errors(of_split):
@@ -84,6 +82,18 @@ def check(
                 of_split += _check_use(leaf, use.split, content)
         found += skippable(of_split) if skip_bad and not use.scored else of_split
     return found + _check_order([use.split.annotations for use in uses], set(uses[0].classes if uses else ()))
+
+
+def check_label_maps(
+    config: Config, decode: bool, splits: Sequence[str] = SPLITS, skip_bad: bool = False
+) -> list[Finding]:
+    """Check the label maps of a config's data sets; arguments and errors as ``check_objects``."""
+    refuse_code(config)
+    return _check_heads(config) + _check_label_maps(_chosen(config, splits), decode, skip_bad)
+
+
+def _chosen(config: Config, splits: Sequence[str]) -> dict[str, dict]:
+    return {name: loader for name, loader in loaders(config).items() if name in splits}
 
 
 def check_folder(root: Path, decode: bool, classes: Path | None = None) -> list[Finding]:
@@ -130,10 +140,17 @@ def annotation_files(root: Path) -> dict[str, Path]:
     return found
 
 
-def try_config(ready: Callable[[], Config], path: Path, decode: bool) -> Result:
-    """Check what a config names; that it cannot be made ready is a finding too."""
+def try_config(prepare: Callable[[], Config], check: Check, path: Path, decode: bool) -> Result:
+    """Check what a config names; a config that cannot be prepared is a finding too.
+
+    Args:
+        prepare: makes the config.
+        check: checks the data sets of its task.
+        path: its file.
+        decode: as ``check_objects``.
+    """
     try:
-        config = ready()
+        config = prepare()
         files = [use.split.annotations for use in _uses(config, loaders(config))]
         return Result(check(config, decode), _instances(files))
     except UserError as error:

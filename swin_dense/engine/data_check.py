@@ -27,7 +27,7 @@ def check_before(config: Config, splits: Sequence[str], skip_bad: bool = False) 
     found: list = [None]
     if is_main_process():
         try:
-            found = [tasks.of_config(config).check(config, False, splits, skip_bad)]
+            found = [tasks.check(config, False, splits, skip_bad)]
         except UserError as error:
             found = [error]
     coco_json.forget()

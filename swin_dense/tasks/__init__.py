@@ -4,16 +4,18 @@ A new task is a module with a subclass of ``Task``, and a line in ``KNOWN``. A p
 ``register``.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 
+from swin_dense.console.findings import Finding
 from swin_dense.errors import UserError
 from swin_dense.tasks.detection import Detection
 from swin_dense.tasks.segmentation import Segmentation
-from swin_dense.tasks.task import Task
+from swin_dense.tasks.task import ALL_SPLITS, Task
 
-__all__ = ['Task', 'named', 'of_config', 'of_predictions', 'register', 'scopes']
+__all__ = ['Task', 'check', 'named', 'of_config', 'of_predictions', 'register', 'scopes']
 
 KNOWN: list[Task] = [Detection(), Segmentation()]
 
@@ -39,6 +41,13 @@ def of_config(config: Config) -> Task:
             return task
     scope = config.get('default_scope')
     raise UserError(f'config {config.filename}: default_scope={scope!r} is none of {scopes()}')
+
+
+def check(
+    config: Config, decode: bool, splits: Sequence[str] = ALL_SPLITS, skip_bad: bool = False
+) -> list[Finding]:
+    """What is wrong with the data sets of a config; see ``Task.check``."""
+    return of_config(config).check(config, decode, splits, skip_bad)
 
 
 def named(name: str) -> Task:

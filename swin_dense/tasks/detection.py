@@ -75,7 +75,7 @@ class Detection(Task[Truth, Instances]):
     def check(
         self, config: Config, decode: bool, splits: Sequence[str] = ALL_SPLITS, skip_bad: bool = False
     ) -> list[Finding]:
-        return data_sets.check(config, decode, splits, skip_bad)
+        return data_sets.check_objects(config, decode, splits, skip_bad)
 
     def truth(self, sample: BaseDataElement) -> Drawing:
         instances = sample.gt_instances.cpu()

@@ -64,7 +64,7 @@ class Segmentation(Task[Truth, LabelMap]):
     def check(
         self, config: Config, decode: bool, splits: Sequence[str] = ALL_SPLITS, skip_bad: bool = False
     ) -> list[Finding]:
-        return data_sets.check(config, decode, splits, skip_bad)
+        return data_sets.check_label_maps(config, decode, splits, skip_bad)
 
     def truth(self, sample: BaseDataElement) -> Drawing:
         return Drawing(label_map=_labels(sample.gt_sem_seg))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from swin_dense.check import data_sets
+from swin_dense import tasks
 from swin_dense.console import terminal
 from swin_dense.console.findings import errors
 from swin_dense.demo import shapes
@@ -219,7 +219,7 @@ def test_every_process_stops(data: Path, ready: Callable, rank: int, monkeypatch
     """The second one knows what the first found from the broadcast alone."""
     config = ready()
     break_box(data)
-    found = data_sets.check(config, decode=False)
+    found = tasks.check(config, decode=False)
 
     def broadcast(box: list) -> None:
         assert (box == [None]) == (rank == 1)
@@ -233,9 +233,9 @@ def test_every_process_stops(data: Path, ready: Callable, rank: int, monkeypatch
 
 def test_heads_with_another_number_of_classes(ready: Callable):
     config = ready()
-    assert data_sets.check(config, decode=False, splits=()) == []
+    assert tasks.check(config, decode=False, splits=()) == []
     config.model.roi_head.mask_head.num_classes = 80
-    (found,) = data_sets.check(config, decode=False, splits=())
+    (found,) = tasks.check(config, decode=False, splits=())
     assert found.severity == 'error'
     assert found.field == 'model: num_classes'
     assert found.message == '80, but the data sets have 5 classes'
@@ -247,11 +247,11 @@ def test_masks_matter_where_they_are_trained(data: Path, ready: Callable):
     content['annotations'][0]['segmentation'] = [[1, 1, 2, 2]]
     path.write_text(json.dumps(content))
     config = ready()
-    assert [finding.severity for finding in data_sets.check(config, False, ('train',))] == ['error']
+    assert [finding.severity for finding in tasks.check(config, False, ('train',))] == ['error']
     for step in config.train_dataloader.dataset.pipeline:
         if 'with_mask' in step:
             step.with_mask = False
-    assert [finding.severity for finding in data_sets.check(config, False, ('train',))] == ['warning']
+    assert [finding.severity for finding in tasks.check(config, False, ('train',))] == ['warning']
 
 
 def test_a_config_that_names_other_classes(tool: Callable, data: Path, tmp_path: Path):
@@ -280,4 +280,4 @@ def test_a_config_with_classes_in_another_order_takes_the_files(data: Path, tmp_
     )
     config = prepare.of_data(prepare.Command(str(path), data=data))
     assert config.train_dataloader.dataset.metainfo['classes'] == shapes.CLASSES
-    assert errors(data_sets.check(config, decode=False)) == []
+    assert errors(tasks.check(config, decode=False)) == []
