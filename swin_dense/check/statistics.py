@@ -51,7 +51,7 @@ def config_statistics(config: Config) -> list[str]:
     are in the order in which ``data_preprocessor`` applies them: red, green, blue under ``bgr_to_rgb``.
 
     Args:
-        config: checked and with its paths settled, as ``runs.ready_config`` returns it.
+        config: its paths exist; see ``engine.prepare``.
 
     Raises:
         UserError: no image, or one that cannot be loaded.
