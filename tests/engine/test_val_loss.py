@@ -289,14 +289,12 @@ def test_the_table_has_the_losses_and_metrics_json_has_not(tmp_path: Path, monke
 
     shown: dict[str, float] = {}
     monkeypatch.setattr(terminal, 'show_metrics', lambda title, rows: shown.update(rows))
-    monkeypatch.setattr('swin_dense.engine.hooks.task', lambda config: 'segmentation')
     logged = {'val/val/loss': SimpleNamespace(current=lambda: 150.0)}
     runner = SimpleNamespace(
         message_hub=SimpleNamespace(log_scalars=logged),
-        val_evaluator=SimpleNamespace(metrics=[]),
         work_dir=str(tmp_path),
         iter=4,
-        cfg=None,
+        cfg=Config(dict(default_scope='mmseg')),
     )
     MetricsHook().after_val_epoch(runner, {'mIoU': 40.0, 'val/loss': 150.0})
     assert shown == {'mIoU': 0.4, 'val/loss': 150.0}
