@@ -54,7 +54,7 @@ def roi_align_forward(
     _require_average(pool_mode)
     exact = _compute_dtype(features)
     features, rois, size = features.to(exact), rois.to(exact), (aligned_height, aligned_width)
-    if roi_align.serves(rois, spatial_scale):
+    if roi_align.is_preferred(rois, spatial_scale):
         pooled = roi_align.forward(features, rois, size, spatial_scale, sampling_ratio, aligned)
     else:
         pooled = torch.ops.torchvision.roi_align(
@@ -80,7 +80,7 @@ def roi_align_backward(
     _require_average(pool_mode)
     exact = _compute_dtype(grad_output)
     grad_output, rois, shape = grad_output.to(exact), rois.to(exact), grad_input.shape
-    if roi_align.serves(rois, spatial_scale):
+    if roi_align.is_preferred(rois, spatial_scale):
         grad = roi_align.backward(grad_output, rois, shape, spatial_scale, sampling_ratio, aligned)
     else:
         grad = torch.ops.torchvision._roi_align_backward(

@@ -1,129 +1,150 @@
 """A Swin block on the CPU without autograd, a few rows of windows at a time.
 
 Computed whole, a block writes and reads some thirty tensors of the map's size, and that is half of its
-time. Here a group of windows goes through the whole block before the next one begins. What else differs
-from ``SwinBlock.forward``, all exact in real arithmetic:
+time. Here a group of windows goes through the whole block before the next one begins. These steps differ
+from the formula in ``models/swin.py``, and all are exact in real arithmetic:
 
-- Pads are projected only where they are few: their k and v are the biases of k and v.
-- The bias of k adds the same to all logits of a query, which the softmax ignores, and weights that sum to 1
-  carry the bias of v through to the output, so it joins the bias of ``proj``. A pad's k and v are then 0.
+- Pads are projected to q, k and v only where they are few.
+- The bias of k adds the same to all logits of a query, and the softmax ignores that. The bias of v passes
+  through to the output, as the attention weights sum to 1, and joins the bias of ``proj``. A pad's k and v
+  are then 0.
 - Windows of one kind share one bias (nH, N, N), and attend in one call.
-- Products are oneDNN's (``linear.py``), and the residual is added to in place.
+- Linear layers run in oneDNN (``linear.py``), and each branch is added to the map in place.
 """
 
-from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
+from torch import Tensor
 
-from swin_dense.kernels.linear import is_eager_on_cpu, linear
+from swin_dense.kernels.linear import linear
 from swin_dense.kernels.windows import WindowGroup, window_groups
 
-TOKENS = 4096  # of a group: few enough for the cache, many enough for the matrix products
-FEW = 8  # places of a group to each pad, or more: the pads are few
-PLAIN = (nn.Conv2d, nn.LayerNorm, nn.Linear, nn.Dropout, nn.Identity, nn.ReLU, nn.Sequential, StochasticDepth)
+TOKENS = 4096  # in a group: few enough for the cache, many enough for efficient matrix products
+TOKENS_PER_PAD = 8  # in a group with this many or more, pads are few
+EPS = 1e-5  # of the norms
 
 
-def serves(block: nn.Module, x: Tensor) -> bool:
-    """Whether ``forward`` may stand in for the block: on the CPU, in evaluation, no gradient to come."""
-    return not block.training and is_plain(block, x) and not wants_gradient(block, x)
+class LayerWeights(NamedTuple):
+    """The parameters of a linear layer, (C_out, C_in) and (C_out,), or of a norm, (C,) and (C,)."""
+
+    weight: Tensor
+    bias: Tensor
 
 
-def wants_gradient(block: nn.Module, x: Tensor) -> bool:
-    """Whether a backward pass may come through the block; not where it is frozen, and all before it."""
-    return torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in block.parameters()))
+class AttentionWeights(NamedTuple):
+    """The parameters of attention, but for the position bias.
+
+    Attributes:
+        qkv_weight: (3C, C).
+        query_bias, value_bias: (C,) both, or None both.
+        proj: from C channels to C.
+        logit_scale: (nH, 1, 1), the factor of the cosines of q and k; None for q k^T / sqrt(d).
+    """
+
+    qkv_weight: Tensor
+    query_bias: Tensor | None
+    value_bias: Tensor | None
+    proj: LayerWeights
+    logit_scale: Tensor | None
 
 
-def is_plain(block: nn.Module, x: Tensor) -> bool:
-    """Whether the block is as it was made: no hooks inside, other layers or parts in another mode."""
-    return (
-        is_eager_on_cpu(x)
-        and x.dtype == next(block.parameters()).dtype
-        and x.numel() > 0
-        and all(_is_as_made(part) and part.training == block.training for part in block.modules())
-        and not any(has_hooks(part) for child in block.children() for part in child.modules())
-    )
+class BlockWeights(NamedTuple):
+    """The parameters of a block; ``norm3``, if there is one, comes at its end."""
+
+    norm1: LayerWeights
+    attention: AttentionWeights
+    norm2: LayerWeights
+    fc1: LayerWeights
+    fc2: LayerWeights
+    norm3: LayerWeights | None
 
 
-def _is_as_made(part: nn.Module) -> bool:
-    ours = type(part).__module__.startswith('swin_dense.')
-    return (ours or type(part) in PLAIN) and 'forward' not in part.__dict__
+class BlockConfig(NamedTuple):
+    """The numbers that describe a block.
+
+    Attributes:
+        window_size: side M of the windows.
+        shift: of the windows, in tokens; 0 for none.
+        num_heads: attention heads nH.
+        pre_norm: whether a norm comes before each branch (v1), or after it (v2).
+    """
+
+    window_size: int
+    shift: int
+    num_heads: int
+    pre_norm: bool
 
 
-def has_hooks(part: nn.Module) -> bool:
-    """Whether something is to be called when the module is, or its gradient passes."""
-    return bool(
-        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
-    )
-
-
-def forward(blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """(B, H, W, C) -> the same shape, what each block makes of what the one before it made.
+def block_(x: Tensor, weights: BlockWeights, biases: Tensor, config: BlockConfig) -> None:
+    """Compute a block in place. No window reads the tokens of another one, so a group can overwrite its own.
 
     Args:
-        blocks: ``SwinBlock`` or ``SwinBlockV2``.
-        x: the map; it is not changed.
+        x: (B, H, W, C), contiguous.
+        weights: of the block.
+        biases: added to the logits, (1, nH, N, N), or (4, nH, N, N) by kind for shifted windows.
+        config: of the block.
     """
-    result = x.clone(memory_format=torch.contiguous_format)
-    for block in blocks:
-        _pass_through(block, result)
-    return result
-
-
-def bands(x: Tensor, dim: int, stride: int) -> tuple[Tensor, ...]:
-    """Views of some rows of x each, for a layer of this stride: about ``TOKENS`` tokens behind it.
-
-    Args:
-        x: maps (B, H, W, C) or images (B, C, H, W).
-        dim: that of the rows, before that of the columns.
-        stride: rows of x to a row of tokens, as many as columns to a column.
-    """
-    tokens = max(1, x.size(0) * x.size(dim + 1) // stride)  # of a row
-    return x.split(max(1, TOKENS // tokens) * stride, dim)
-
-
-def _pass_through(block: nn.Module, x: Tensor) -> None:
-    """Put in the place of x (B, H, W, C) what the block makes of it: no window reads another's tokens."""
     batch, height, width, channels = x.shape
     tokens = x.view(-1, channels)
-    biases, output_bias = block.biases(), _output_bias(block)
-    query_bias, _ = block.attn.query_and_value_bias()
-    if query_bias is not None:
-        query_bias = F.pad(query_bias, (0, 2 * channels))
-    for group in window_groups(batch, height, width, block.window_size, block.shift, TOKENS):
+    query_bias = padded_query_bias(weights.attention)
+    output_bias = carried_output_bias(weights.attention)
+    for group in window_groups(batch, height, width, config.window_size, config.shift, TOKENS):
         part = group.take(tokens)
-        attended = _attend(block, part, group, biases, query_bias)
-        _finish(block, part, attended, output_bias)
-        if len(group.pieces) > 1:  # a copy
+        attended = _attend(part, group, weights, query_bias, biases, config)
+        _add_branches(part, attended, weights, output_bias, config.pre_norm)
+        if len(group.pieces) > 1:  # then ``part`` is a copy
             group.put(tokens, part)
 
 
-def _attend(
-    block: nn.Module, x: Tensor, group: WindowGroup, biases: Tensor, query_bias: Tensor | None
-) -> Tensor:
-    """(n, C) tokens -> (n, C) what the heads make of them, before ``proj`` and without the bias of v.
+def bands(x: Tensor, dim: int, stride: int) -> tuple[Tensor, ...]:
+    """Cut maps into bands of rows, of about ``TOKENS`` tokens each behind a layer of this stride.
 
-    ``query_bias`` is (3C,), with zeros for k and v.
+    Args:
+        x: maps (B, H, W, C) or images (B, C, H, W).
+        dim: the dimension of the rows; that of the columns is the next one.
+        stride: rows of x to a row of tokens, and columns to a column.
+
+    Returns:
+        Views; all but the last one have a multiple of ``stride`` rows.
     """
-    attn = block.attn
-    x = block.norm1(x) if block.pre_norm else x
-    few = FEW * len(group.pads) <= len(group.sources)
-    if few:  # projecting them costs less than to sort three times as many channels
-        x = group.to_windows(x)
-    qkv = linear(x, attn.qkv.weight, query_bias)
-    if attn.cosine:
-        _make_cosine(attn, qkv)
-    return attend_by_kind(attn, group, qkv if few else group.to_windows(qkv), biases)
+    tokens_in_row = max(1, x.size(0) * x.size(dim + 1) // stride)
+    return x.split(max(1, TOKENS // tokens_in_row) * stride, dim)
 
 
-def attend_by_kind(attn: nn.Module, group: WindowGroup, qkv: Tensor, biases: Tensor) -> Tensor:
-    """(nW * N, 3C) q, k, v of a group's windows, (kinds, nH, N, N) biases -> (n, C) weighted means of v."""
+def padded_query_bias(weights: AttentionWeights) -> Tensor | None:
+    """(3C,) the bias of q, and zeros for k and v."""
+    if weights.query_bias is None:
+        return None
+    return F.pad(weights.query_bias, (0, 2 * len(weights.query_bias)))
+
+
+def carried_output_bias(weights: AttentionWeights) -> Tensor:
+    """(C,) the bias of ``proj``, and that of v carried through it."""
+    if weights.value_bias is None:
+        return weights.proj.bias
+    return torch.addmv(weights.proj.bias, weights.proj.weight, weights.value_bias)
+
+
+def attend_by_kind(
+    qkv: Tensor, group: WindowGroup, biases: Tensor, config: BlockConfig, scale: float | None
+) -> Tensor:
+    """Attend in the windows of a group.
+
+    Args:
+        qkv: (nW * N, 3C) q, k and v of the windows' places.
+        group: the windows.
+        biases: (kinds, nH, N, N).
+        config: of the block.
+        scale: of the logits, None for 1 / sqrt(d).
+
+    Returns:
+        (n, C) weighted means of v.
+    """
     channels = qkv.size(1) // 3
-    windows = qkv.view(-1, attn.window_size**2, 3, attn.num_heads, channels // attn.num_heads)
+    windows = qkv.view(-1, config.window_size**2, 3, config.num_heads, channels // config.num_heads)
     query, key, value = windows.permute(2, 0, 3, 1, 4)
-    scale = 1.0 if attn.cosine else None
     # all windows as the most frequent kind, then those of the other kinds once more
     kind = group.kinds[0][0]
     out = F.scaled_dot_product_attention(query, key, value, biases[kind : kind + 1], scale=scale)
@@ -135,29 +156,49 @@ def attend_by_kind(attn: nn.Module, group: WindowGroup, qkv: Tensor, biases: Ten
     return group.from_windows(out.transpose(1, 2).reshape(-1, channels))
 
 
-def _make_cosine(attn: nn.Module, qkv: Tensor) -> None:
-    """Give q and k of (n, 3C) the length 1, and q the logit scale as well; 0 stays 0."""
-    heads = qkv.view(len(qkv), 3, attn.num_heads, -1)[:, :2]
+def _attend(
+    x: Tensor,
+    group: WindowGroup,
+    weights: BlockWeights,
+    query_bias: Tensor | None,
+    biases: Tensor,
+    config: BlockConfig,
+) -> Tensor:
+    """(n, C) tokens -> (n, C) outputs of the heads, before ``proj`` and without the bias of v."""
+    if config.pre_norm:
+        x = _norm(x, weights.norm1)
+    few_pads = TOKENS_PER_PAD * len(group.pads) <= len(group.sources)
+    if few_pads:  # to project them costs less than to sort three times as many channels
+        x = group.to_windows(x)
+    qkv = linear(x, weights.attention.qkv_weight, query_bias)
+    logit_scale = weights.attention.logit_scale
+    if logit_scale is not None:
+        _scale_to_cosines(qkv, logit_scale)
+    qkv = qkv if few_pads else group.to_windows(qkv)
+    return attend_by_kind(qkv, group, biases, config, scale=None if logit_scale is None else 1.0)
+
+
+def _scale_to_cosines(qkv: Tensor, logit_scale: Tensor) -> None:
+    """Give q and k of (n, 3C) the length 1, and multiply q with the logit scale (nH, 1, 1); 0 stays 0."""
+    heads = qkv.view(len(qkv), 3, len(logit_scale), -1)[:, :2]
     length = torch.linalg.vector_norm(heads, dim=-1, keepdim=True)
     factor = length.masked_fill_(length == 0, 1).reciprocal_()
-    factor[:, 0] *= attn.scale().squeeze(1)
+    factor[:, 0] *= logit_scale.squeeze(1)
     heads *= factor
 
 
-def _output_bias(block: nn.Module) -> Tensor:
-    """(C,) the bias of ``proj``, with that of v carried through."""
-    attn = block.attn
-    _, value_bias = attn.query_and_value_bias()
-    return attn.proj.bias if value_bias is None else attn.proj.bias + attn.proj.weight @ value_bias
+def _add_branches(
+    x: Tensor, attended: Tensor, weights: BlockWeights, output_bias: Tensor, pre_norm: bool
+) -> None:
+    """Add both branches to x (n, C) in place, given the outputs of the heads (n, C)."""
+    branch = linear(attended, weights.attention.proj.weight, output_bias)
+    x += branch if pre_norm else _norm(branch, weights.norm1)
+    hidden = linear(_norm(x, weights.norm2) if pre_norm else x, *weights.fc1)
+    branch = linear(torch.ops.aten.gelu_(hidden), *weights.fc2)
+    x += branch if pre_norm else _norm(branch, weights.norm2)
+    if weights.norm3 is not None:
+        x.copy_(_norm(x, weights.norm3))
 
 
-def _finish(block: nn.Module, x: Tensor, attended: Tensor, output_bias: Tensor) -> None:
-    """Put in the place of x (n, C) what the block makes of it."""
-    mlp = block.mlp
-    branch = linear(attended, block.attn.proj.weight, output_bias)
-    x += branch if block.pre_norm else block.norm1(branch)
-    hidden = linear(block.norm2(x) if block.pre_norm else x, mlp.fc1.weight, mlp.fc1.bias)
-    branch = linear(torch.ops.aten.gelu_(hidden), mlp.fc2.weight, mlp.fc2.bias)
-    x += branch if block.pre_norm else block.norm2(branch)
-    if not block.pre_norm:
-        x.copy_(block.norm3(x))
+def _norm(x: Tensor, norm: LayerWeights) -> Tensor:
+    return F.layer_norm(x, (x.size(1),), norm.weight, norm.bias, EPS)

@@ -1,28 +1,41 @@
-"""Whether operations compute numbers at once; caches and gradients that serve where they do not.
+"""Do operations compute numbers at once? And caches and gradients that hold where they do not.
 
-While a graph is captured, on fake tensors and in the transforms of ``torch.func``, a tensor stands for
-something that is known later, or nowhere else. A cache must not bring it back in another computation.
+While a graph is captured, on fake tensors and in the transforms of ``torch.func``, a tensor is a placeholder:
+its numbers are known later, or to this computation only. A cache must not carry it into another one.
+
+torch has no public way to ask for all of this: its private names are used here and nowhere else, and
+``tests/kernels/test_eager.py`` guards them.
 """
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.autograd.function import FunctionCtx
 
 Arguments = ParamSpec('Arguments')
 Result = TypeVar('Result')
 BATCHED = torch._C._dispatch_key_parse('Batched')
-Backward = Callable[[FunctionCtx, Tensor], tuple[Tensor | None, ...]]
-# the modes in which a tensor stands for another; modes that count or print leave numbers as they are
-STANDING_IN = (
+# the modes whose tensors are placeholders; modes that count or print leave numbers as they are
+PLACEHOLDER_MODES = (
     torch._C._TorchDispatchModeKey.FAKE,
     torch._C._TorchDispatchModeKey.PROXY,
     torch._C._TorchDispatchModeKey.FUNCTIONAL,
 )
+
+
+class Context(Protocol):
+    """The first argument of an ``autograd.Function``'s methods; torch's annotation lacks its attributes."""
+
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+
+
+Gradients = tuple[Tensor | None, ...]
 
 
 def is_captured() -> bool:
@@ -33,7 +46,7 @@ def is_captured() -> bool:
 def is_transformed() -> bool:
     """Whether ``torch.func`` (``vmap``, ``jvp``, ``jacrev``, ...) or forward-mode differentiation is at work.
 
-    In a graph that is captured, it is not known.
+    False while a graph is captured, where nobody can tell.
     """
     return not is_captured() and (
         torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
@@ -48,7 +61,7 @@ def is_eager() -> bool:
     """
     return not (
         is_captured()
-        or any(torch._C._get_dispatch_mode(key) is not None for key in STANDING_IN)
+        or any(torch._C._get_dispatch_mode(key) is not None for key in PLACEHOLDER_MODES)
         or is_transformed()
     )
 
@@ -57,7 +70,7 @@ def eager_cache(maxsize: int) -> Callable[[Callable[Arguments, Result]], Callabl
     """``functools.lru_cache`` for a function of sizes, devices and types that makes tensors.
 
     Where ``is_eager`` does not hold, the function is called and nothing is kept. Tensors are made outside of
-    inference mode: one made in it could never serve training later. The function names the device of
+    inference mode: a tensor made in it could never be used in training. The function must name the device of
     every tensor that it makes: a ``with torch.device(...)`` around the call must not choose it.
 
     Args:
@@ -65,26 +78,30 @@ def eager_cache(maxsize: int) -> Callable[[Callable[Arguments, Result]], Callabl
     """
 
     def decorate(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-        kept = functools.lru_cache(maxsize)(torch.inference_mode(False)(function))
+        outside = torch.inference_mode(False)(function)
+        cached = cast(Callable[Arguments, Result], functools.lru_cache(maxsize)(outside))
 
         @functools.wraps(function)
         def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-            return kept(*args, **kwargs) if is_eager() else function(*args, **kwargs)
+            return cached(*args, **kwargs) if is_eager() else function(*args, **kwargs)
 
         return call
 
     return decorate
 
 
-def one_by_one(backward: Backward) -> Backward:
-    """The backward of an ``autograd.Function`` for plain tensors, serving several gradients at once.
+def for_each_gradient(
+    backward: Callable[[Any, Tensor], Gradients],
+) -> Callable[[Any, Tensor], Gradients]:
+    """Let an ``autograd.Function``'s backward, written for one gradient, take several at once.
 
-    ``torch.autograd.grad(..., is_grads_batched=True)`` and vectorized jacobians hand over all gradients as
-    one tensor, which looks like a single one and which many operations cannot read: each is taken alone.
+    ``torch.autograd.grad(..., is_grads_batched=True)`` and vectorized jacobians pass all gradients in one
+    tensor. It looks like a single gradient, and many operations cannot read it. Here ``backward`` gets one
+    gradient after the other.
     """
 
     @functools.wraps(backward)
-    def call(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def call(ctx: Any, grad: Tensor) -> Gradients:  # noqa: ANN401
         if not torch._C._dispatch_keys(grad).has(BATCHED):
             return backward(ctx, grad)
         level = torch._C._vmapmode_increment_nesting() - 1

@@ -1,27 +1,15 @@
-"""Products of tokens and weights on the CPU, by the faster of the two libraries that torch has for them.
+"""Linear layers on the CPU, by the faster of the two libraries that torch has for them.
 
-In single precision torch multiplies matrices with its BLAS library and convolves with oneDNN. Asked for the
-product that ``torch.compile`` asks it for when weights are frozen, oneDNN takes 0.65 to 0.9 of the time on
-processors with AVX-512, and about the same on others.
+In single precision torch multiplies matrices with its BLAS library and convolves with oneDNN. oneDNN also
+multiplies matrices when ``torch.compile`` asks it to for frozen weights. Asked the same way, it takes 0.65 to
+0.9 of the time on processors with AVX-512, and about the same time on others.
 """
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
+from torch import Tensor
 
-from swin_dense.kernels.eager import is_eager, one_by_one
-
-
-def is_eager_on_cpu(x: Tensor) -> bool:
-    """Whether x is computed on the CPU, now (``is_eager``) and in its own precision: no autocast."""
-    return (
-        x.device.type == 'cpu'
-        and x.dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled('cpu')
-        and type(x) in (Tensor, nn.Parameter)
-        and is_eager()
-    )
+from swin_dense.kernels.eager import Context, Gradients, for_each_gradient
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -31,14 +19,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-class Linear(nn.Linear):
-    """torch's linear layer, by ``linear`` where that serves."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., C) -> (..., C_out)."""
-        if is_eager_on_cpu(x) and x.dtype == self.weight.dtype and x.dim() > 1:
-            return _Linear.apply(x, self.weight, self.bias)
-        return super().forward(x)
+def differentiable_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``linear`` with autograd, to any order; x has two dimensions or more."""
+    return _Linear.apply(x, weight, bias)
 
 
 class _Linear(torch.autograd.Function):
@@ -47,13 +30,13 @@ class _Linear(torch.autograd.Function):
         return linear(x, weight, bias)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    def setup_context(ctx: Context, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
         x, weight, _ = inputs
         ctx.save_for_backward(x, weight)
 
     @staticmethod
-    @one_by_one
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    @for_each_gradient
+    def backward(ctx: Context, grad: Tensor) -> Gradients:
         x, weight = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
         rows = grad.flatten(0, -2)

@@ -4,9 +4,9 @@ Bilinear enlarging mixes pixels and a convolution's tap mixes channels, so the t
 
     conv(enlarge(x)) = sum over taps t of shift_t(enlarge(W_t x))
 
-W_t x costs the pixels of the small map. Enlarging and shifting are products with small matrices, one for
-each axis, so that everything is a matrix product. Exact in real arithmetic. Maps for which that saves
-nothing are enlarged and convolved, with a quarter of the products if they are large (``winograd.py``).
+W_t x costs the pixels of the small map. A small matrix for each axis enlarges and shifts it, so that
+everything is a matrix product. Exact in real arithmetic. Maps for which that saves nothing are enlarged and
+convolved, with a quarter of the multiplications if they are large (``winograd.py``).
 """
 
 from collections.abc import Sequence
@@ -34,36 +34,39 @@ def conv_of_resized(maps: Sequence[Tensor], weight: Tensor, align_corners: bool)
     """
     size = maps[0].shape[2:]
     parts = weight.split([x.size(1) for x in maps], dim=1)
-    fewer = winograd.FEWER if winograd.serves(maps[0], weight) else 1
-    at_own = [saves_products(x.shape, size, weight.size(2), fewer) for x in maps]
-    enlarged = _side_by_side(
-        [_enlarge(x, size, align_corners) for x, own in zip(maps, at_own, strict=True) if not own]
-    )
-    kernel = _side_by_side([part for part, own in zip(parts, at_own, strict=True) if not own])
-    if winograd.serves(enlarged, kernel):
-        result = winograd.conv3x3(enlarged, kernel)
-    else:
-        enlarged = enlarged.contiguous(memory_format=torch.channels_last)
-        result = F.conv2d(enlarged, kernel, padding=weight.size(2) // 2)
+    reduction = winograd.REDUCTION if winograd.is_faster(maps[0].shape, weight.shape) else 1
+    at_own_size = [saves_multiplications(x.shape, size, weight.size(2), reduction) for x in maps]
+    together = [i for i, own in enumerate(at_own_size) if not own]
+    enlarged = _concatenate([_enlarge(maps[i], size, align_corners) for i in together])
+    result = _convolve(enlarged, _concatenate([parts[i] for i in together]))
     result = result.permute(0, 2, 3, 1).contiguous()  # (B, H, W, C_out)
-    for x, part, own in zip(maps, parts, at_own, strict=True):
+    for x, part, own in zip(maps, parts, at_own_size, strict=True):
         if own:
             result = _add_conv_of_resized(result, x, part, align_corners)
     return result.permute(0, 3, 1, 2)
 
 
-def saves_products(shape: Sequence[int], size: Sequence[int], taps: int, fewer: int) -> bool:
-    """Whether a map (B, C, h, w) takes fewer multiplications at its own resolution than enlarged to H, W.
+def saves_multiplications(shape: Sequence[int], size: Sequence[int], taps: int, reduction: int) -> bool:
+    """Whether a map (B, C, h, w) takes fewer multiplications at its own size than enlarged to H, W.
 
-    For each output channel and row of taps: K C H W directly, or as many times ``fewer`` as the convolution
-    saves; else K C h w, and K h w W + h H W to enlarge.
+    For each output channel and row of taps they are K (C h w + h w W) + h H W: the convolution, and enlarging
+    along two axes. For the enlarged map they are K C H W, divided by the ``reduction`` of the convolution.
     """
     (_, channels, low_height, low_width), (height, width) = shape, size
-    at_own = taps * (channels + width) * low_height * low_width + low_height * height * width
-    return at_own < taps * channels * height * width / fewer
+    at_own_size = taps * (channels + width) * low_height * low_width + low_height * height * width
+    return at_own_size < taps * channels * height * width / reduction
 
 
-def _side_by_side(tensors: Sequence[Tensor]) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C_out, H, W)."""
+    if winograd.is_faster(x.shape, weight.shape):
+        return winograd.conv3x3(x, weight)
+    x = x.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, weight, padding=weight.size(2) // 2)
+
+
+def _concatenate(tensors: list[Tensor]) -> Tensor:
+    """Along the channels; one tensor is not copied."""
     return torch.cat(tensors, dim=1) if len(tensors) > 1 else tensors[0]
 
 
@@ -76,8 +79,8 @@ def _enlarge(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
 def _add_conv_of_resized(result: Tensor, x: Tensor, weight: Tensor, align_corners: bool) -> Tensor:
     """``result`` (B, H, W, C_out) plus the convolution of x (B, C, h, w) enlarged to H, W.
 
-    One row of taps at a time, which bounds what lies between to a few times h w C_out numbers an image: W_t x
-    for the taps of the row, then w -> W with the taps' shifts along it, then h -> H with the row's, added up.
+    One row of taps at a time, so that intermediate tensors have a few times h w C_out numbers for each image.
+    For a row: W_t x of its taps, then w -> W, shifted by each tap, then h -> H, shifted by the row and added.
     """
     batch, height, width, out = result.shape
     channels, low_height, low_width = x.shape[1:]
@@ -88,8 +91,8 @@ def _add_conv_of_resized(result: Tensor, x: Tensor, weight: Tensor, align_corner
     rows = shifted_resizing(low_height, height, taps, align_corners, x.device, x.dtype)
     result = result.view(batch, height, -1)
     for row, tap_row in zip(rows, weight.unbind(2), strict=True):
-        products = tokens @ tap_row.permute(1, 2, 0).flatten(1)  # (B h w, K C_out)
-        wide = columns @ products.view(batch * low_height, low_width * taps, out)
+        projected = tokens @ tap_row.permute(1, 2, 0).flatten(1)  # (B h w, K C_out)
+        wide = columns @ projected.view(batch * low_height, low_width * taps, out)
         wide = wide.view(batch, low_height, width * out)
         result.baddbmm_(row.expand(batch, -1, -1), wide)
     return result.view(batch, height, width, out)
@@ -102,8 +105,8 @@ def shifted_resizing(
 ) -> Tensor:
     """(taps, to, size) matrices that resize one axis from ``size`` to ``to`` and shift it by each tap.
 
-    Row p of tap t is row p + t - taps // 2 of the resizing, or zero where that lies outside: a
-    convolution pads what is enlarged.
+    Row p of tap t is row p + t - taps // 2 of the resizing, or zero where that lies outside: the convolution
+    pads the enlarged map with zeros.
     """
     one_hot = torch.eye(size, dtype=torch.float64, device='cpu').unsqueeze(0)  # channels are the sources
     resizing = F.interpolate(one_hot.unsqueeze(2), (1, to), mode='bilinear', align_corners=align_corners)

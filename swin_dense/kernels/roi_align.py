@@ -1,20 +1,20 @@
-"""RoIAlign (Mask R-CNN, section 3), as products with small matrices: on the CPU, and in deterministic mode.
+"""RoIAlign (Mask R-CNN, section 3) by small matrices, for the CPU and for deterministic mode.
 
-A bin's value is a mean of bilinear samples on a regular grid, and so is separable: one matrix leads from the
-map's rows to the bins' rows, another from its columns to the bins' columns. Each RoI takes two products with
-the part of the map that it touches. Torchvision's operator visits the samples one by one, on one thread:
-it is some five times slower forward and twelve times backward. On CUDA its gradient is added in the order in
-which threads come, which differs from run to run. Semantics are torchvision's.
+A bin's value is a mean of bilinear samples on a regular grid, and so it is separable: one matrix leads from
+the map's rows to the bins' rows, another from its columns to the bins' columns. Both are applied to the part
+of the map that a RoI touches. Torchvision's operator visits the samples one by one, on one thread. It is some
+five times slower forward and twelve times backward. On CUDA it adds up its gradient in the order in which
+threads finish, which differs from run to run. Semantics are torchvision's.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-LARGEST = 2048  # side of a RoI in cells of the map, beyond which its samples would take much memory
+MAX_SIDE = 2048  # of a RoI in cells of the map; the samples of larger ones would take much memory
 
 
 class Axis(NamedTuple):
@@ -30,12 +30,12 @@ class Axis(NamedTuple):
     stop: list[int]
 
 
-def serves(rois: Tensor, scale: float) -> bool:
-    """Whether the RoIs (K, 5) are of a sensible size, and on the CPU or to be pooled deterministically."""
+def is_preferred(rois: Tensor, scale: float) -> bool:
+    """Whether to pool RoIs (K, 5) here: on the CPU or in deterministic mode, if their sizes are sensible."""
     if rois.device.type != 'cpu' and not torch.are_deterministic_algorithms_enabled():
         return False
     sides = (rois[:, 3:] - rois[:, 1:3]) * scale
-    return bool((sides.abs() <= LARGEST).all() and rois.isfinite().all())
+    return bool((sides.abs() <= MAX_SIDE).all() and rois.isfinite().all())
 
 
 @torch.no_grad()
@@ -48,8 +48,8 @@ def forward(
         features: (B, C, H, W); channels_last is faster.
         rois: (K, 5) as index in the batch, x1, y1, x2, y2 in pixels of the image.
         size: height and width in bins.
-        scale: of the map to the image.
-        sampling_ratio: samples of a bin in each direction; 0 for as many as cells, rounded up.
+        scale: size of the map over the size of the image.
+        sampling_ratio: samples of a bin in each direction; 0 for one for each cell, rounded up.
         aligned: whether the centre of a cell lies at half its side, which is right, or at its corner.
 
     Returns:
@@ -60,7 +60,7 @@ def forward(
     channels = maps.size(3)
     pooled = maps.new_empty(len(rois), *size, channels)
     images = rois[:, 0].long().tolist()
-    with _exact_small_products(rois.device.type):
+    with _one_thread_without_autocast(rois.device.type):
         for k, image in enumerate(images):
             rows, columns = slice(y.first[k], y.stop[k]), slice(x.first[k], x.stop[k])
             part = maps[image, rows, columns].flatten(1)  # (h, w * C), a view
@@ -79,7 +79,7 @@ def backward(
     bins = grad.size(1)
     maps = grad.new_zeros(shape[0], *shape[2:], shape[1])
     images = rois[:, 0].long().tolist()
-    with _exact_small_products(rois.device.type):
+    with _one_thread_without_autocast(rois.device.type):
         for k, image in enumerate(images):
             rows, columns = slice(y.first[k], y.stop[k]), slice(x.first[k], x.stop[k])
             by_row = torch.bmm(x.weights[k, :, columns].t().expand(bins, -1, -1), grad[k])
@@ -89,7 +89,7 @@ def backward(
 
 
 def _axes(
-    rois: Tensor, bins: torch.Size, size: torch.Size, scale: float, sampling_ratio: int, aligned: bool
+    rois: Tensor, bins: Sequence[int], size: Sequence[int], scale: float, sampling_ratio: int, aligned: bool
 ) -> tuple[Axis, Axis]:
     """The vertical and the horizontal direction."""
     corners = rois[:, 1:] * scale - (0.5 if aligned else 0.0)
@@ -110,7 +110,7 @@ def _axis(start: Tensor, length: Tensor, bins: int, size: int, sampling_ratio: i
     step = step.view(-1, 1, 1)
     # in torchvision's order of operations: (K, bins, samples)
     at = start.view(-1, 1, 1) + bin_numbers * step + (number + 0.5) * step / count
-    # beyond the border by more than a cell there is 0, nearer there is what lies on the border
+    # a sample beyond the border by more than a cell is 0, a nearer one is taken from the border
     inside = (number < samples.view(-1, 1, 1)) & (at >= -1) & (at <= size)
     share = inside / count
     at = at.clamp(0, size - 1)
@@ -126,8 +126,8 @@ def _axis(start: Tensor, length: Tensor, bins: int, size: int, sampling_ratio: i
 
 
 @contextmanager
-def _exact_small_products(device: str) -> Iterator[None]:
-    """On one thread, where several would meet after each; in their own precision under autocast, too."""
+def _one_thread_without_autocast(device: str) -> Iterator[None]:
+    """Several threads would wait for each other after each small product."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

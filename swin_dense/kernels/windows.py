@@ -1,4 +1,4 @@
-"""The geometry of shifted windows: pure functions, and what depends on sizes alone is cached.
+"""The geometry of shifted windows: pure functions, cached where the result depends on sizes alone.
 
 A map is (B, H, W, C). Windows are numbered row by row, tokens in a window too. M is the window's
 side, N = M * M its tokens, nW the number of windows of one padded map.
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from swin_dense.kernels.eager import eager_cache, is_captured
 
-# Swin adds -100 to the logits of pairs that may not attend to each other. It is not -inf: a pair's
-# weight is exp(-100) times what it would be, as in the official code.
+# Swin adds -100 to the logits of pairs that may not attend to each other. As in the official code it is not
+# -inf: such a pair keeps exp(-100) of its weight.
 MASKED = -100.0
 
 
 def missing(size: int, multiple: int) -> int:
-    """How much ``size`` lacks to a multiple: by division, as torch.compile cannot reason about remainders."""
+    """The number to add to ``size`` for a multiple, by division: torch.compile cannot reason about ``%``."""
     return (size + multiple - 1) // multiple * multiple - size
 
 
@@ -35,6 +35,13 @@ def pad_to_multiple(x: Tensor, multiple: int, rows: int = 1) -> Tensor:
     if is_captured() or bottom or right:
         return F.pad(x, (0, 0) * (2 - rows) + (0, right, 0, bottom))
     return x
+
+
+def crop(x: Tensor, height: int, width: int) -> Tensor:
+    """(B, >= height, >= width, C) -> (B, height, width, C), the top left: undoes ``pad_to_multiple``."""
+    x = x[:, :height, :width]
+    # one graph serves sizes with pads and without, whose layouts in memory would differ
+    return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_compiling() else x
 
 
 def split_windows(x: Tensor, window: int) -> Tensor:
@@ -107,15 +114,16 @@ def window_kinds(rows: int, columns: int, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class WindowGroup:
-    """Some rows of windows of a batch of maps, whose tokens are the rows of the (B * H * W, C) view.
+    """Some rows of windows of a batch of maps. Their tokens are rows of the (B * H * W, C) view of the maps.
 
-    Pads are no tokens. Windows of one kind (see ``shift_masks``) stand together, to attend at once.
+    A window has N places, each with a token or a pad. Windows of one kind (see ``shift_masks``) stand
+    together, so that they can attend in one call.
 
     Attributes:
-        pieces: (start, stop) of the stretches of tokens that the windows cover, n tokens in all.
-        sources: (nW * N,) which of the n tokens stands at each place of the windows; any for a pad.
+        pieces: (start, stop) of the ranges of tokens that the windows cover, n tokens in all.
+        sources: (nW * N,) index of the token at each place, in the n tokens; any for a pad.
         pads: the places of the pads.
-        places: (n,) for each token its place in the windows.
+        places: (n,) the place of each token.
         kinds: (kind, first, last + 1) of the windows, the most frequent kind first.
     """
 
@@ -126,12 +134,12 @@ class WindowGroup:
     kinds: tuple[tuple[int, int, int], ...]
 
     def take(self, tokens: Tensor) -> Tensor:
-        """(B * H * W, C) -> (n, C), a view where it can be."""
+        """(B * H * W, C) -> (n, C); a view of ``tokens`` if there is one piece."""
         parts = [tokens[start:stop] for start, stop in self.pieces]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def put(self, tokens: Tensor, values: Tensor) -> None:
-        """Write (n, C) to where ``take`` takes it from."""
+        """Write (n, C) to the rows of ``tokens`` from which ``take`` takes them."""
         sizes = [stop - start for start, stop in self.pieces]
         for (start, stop), part in zip(self.pieces, values.split(sizes), strict=True):
             tokens[start:stop] = part
@@ -174,13 +182,13 @@ def _window_group(windows: Tensor, kinds: Tensor) -> WindowGroup:
     tokens, ranks = numbers[len(pads) :] - 1, torch.arange(len(places), device=places.device)
     sources = torch.zeros_like(numbers)
     sources[places] = ranks
-    pieces = tuple((tokens[i].item(), tokens[j - 1].item() + 1) for i, j in _runs(tokens - ranks))
-    spans = tuple((kinds[order[i]].item(), i, j) for i, j in _runs(kinds[order]))
+    pieces = tuple((int(tokens[i]), int(tokens[j - 1]) + 1) for i, j in _runs(tokens - ranks))
+    spans = tuple((int(kinds[order[i]]), i, j) for i, j in _runs(kinds[order]))
     return WindowGroup(pieces, sources, pads, places, spans)
 
 
 def _runs(values: Tensor) -> list[tuple[int, int]]:
-    """(start, stop) of each stretch of equal values."""
+    """(start, stop) of each run of equal values."""
     _, lengths = values.unique_consecutive(return_counts=True)
     stops = lengths.cumsum(0)
     return list(zip((stops - lengths).tolist(), stops.tolist(), strict=True))

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swin_dense.kernels.eager import is_transformed
-from swin_dense.kernels.linear import Linear
+from swin_dense.kernels.blocked import AttentionWeights, LayerWeights
 from swin_dense.kernels.windows import log_coordinates, relative_position_index
+from swin_dense.models import fused
+from swin_dense.models.linear import Linear
 
 MAX_LOG_SCALE = math.log(100)  # v2 keeps the temperature above 0.01
 
@@ -26,8 +27,6 @@ class WindowAttention(nn.Module):
         attn_drop: dropout of the attention weights.
         proj_drop: dropout of the output.
     """
-
-    cosine = False  # whether the logits are cosines of q and k
 
     def __init__(
         self,
@@ -53,12 +52,11 @@ class WindowAttention(nn.Module):
         """(nH, N, N): the bias table laid out for every (query, key) pair."""
         return _by_pair(self.relative_position_bias_table, self.window_size)
 
-    def query_and_value_bias(self) -> tuple[Tensor | None, Tensor | None]:
-        """(C,) each, None without ``qkv_bias``."""
-        if self.qkv.bias is None:
-            return None, None
-        query, _, value = self.qkv.bias.chunk(3)
-        return query, value
+    def weights(self) -> AttentionWeights:
+        """The parameters as the kernels take them. The bias of k changes no output."""
+        query_bias, _, value_bias = (None, None, None) if self.qkv.bias is None else self.qkv.bias.chunk(3)
+        proj = LayerWeights(self.proj.weight, self.proj.bias)
+        return AttentionWeights(self.qkv.weight, query_bias, value_bias, proj, logit_scale=None)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Attend inside each window.
@@ -73,7 +71,8 @@ class WindowAttention(nn.Module):
         windows, tokens, channels = x.shape
         qkv = self.qkv(x).view(windows, tokens, 3, self.num_heads, channels // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind()
-        x = _attend(query, key, value, bias, self.attn_drop if self.training else 0.0)
+        drop = self.attn_drop if self.training else 0.0
+        x = _attend(query, key, value, bias.to(value.dtype), drop, None)
         return self.proj_drop(self.proj(x.transpose(1, 2).reshape(windows, tokens, channels)))
 
 
@@ -93,8 +92,6 @@ class WindowAttentionV2(nn.Module):
         proj_drop: dropout of the output.
         pretrained_window: side of the window in the pretraining, None or 0 for ``window_size``.
     """
-
-    cosine = True  # whether the logits are cosines of q and k
 
     def __init__(
         self,
@@ -128,13 +125,14 @@ class WindowAttentionV2(nn.Module):
         table = 16 * self.cpb_mlp(offsets).to(dtype).sigmoid()
         return _by_pair(table, self.window_size)
 
-    def query_and_value_bias(self) -> tuple[Tensor | None, Tensor | None]:
-        """(C,) each, None without ``qkv_bias``."""
-        return self.q_bias, self.v_bias
-
     def scale(self) -> Tensor:
-        """(nH, 1, 1): 1 / tau, what the cosines are multiplied with."""
+        """(nH, 1, 1): 1 / tau, the factor of the cosines."""
         return self.logit_scale.clamp(max=MAX_LOG_SCALE).exp()
+
+    def weights(self) -> AttentionWeights:
+        """The parameters as the kernels take them."""
+        proj = LayerWeights(self.proj.weight, self.proj.bias)
+        return AttentionWeights(self.qkv.weight, self.q_bias, self.v_bias, proj, self.scale())
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """Attend inside each window.
@@ -148,22 +146,20 @@ class WindowAttentionV2(nn.Module):
         """
         windows, tokens, channels = x.shape
         qkv = self.qkv(x)
-        if self.q_bias is not None:
+        if self.q_bias is not None and self.v_bias is not None:
             qkv = qkv + torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
         query, key, value = qkv.view(windows, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
         query, key = (_unit(query) * self.scale()).to(value.dtype), _unit(key).to(value.dtype)
-        x = _attend(query, key, value, bias, self.attn_drop if self.training else 0.0, scale=1.0)
+        drop = self.attn_drop if self.training else 0.0
+        x = _attend(query, key, value, bias.to(value.dtype), drop, 1.0)
         return self.proj_drop(self.proj(x.transpose(1, 2).reshape(windows, tokens, channels)))
 
 
+@fused.attention
 def _attend(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, drop: float, scale: float | None = None
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, drop: float, scale: float | None
 ) -> Tensor:
-    """softmax(scale * q k^T + bias) v of (B * nW, nH, N, d); ``scale`` is 1 / sqrt(d) unless it is given."""
-    bias = bias.to(value.dtype)
-    if not is_transformed():
-        return F.scaled_dot_product_attention(query, key, value, bias, dropout_p=drop, scale=scale)
-    # torch's fused kernels have neither forward-mode nor batched derivatives
+    """softmax(scale * q k^T + bias) v of (B * nW, nH, N, d); a ``scale`` of None is 1 / sqrt(d)."""
     logits = query @ key.transpose(-2, -1) * (scale or query.size(-1) ** -0.5) + bias
     return F.dropout(logits.softmax(-1), drop) @ value
 

@@ -20,11 +20,11 @@ class FPN(BaseModule):
     Args:
         in_channels: channels of each map of the backbone.
         out_channels: channels of every level of the pyramid.
-        num_outs: levels to return; those beyond the inputs' are made from the coarsest.
+        num_outs: levels to return; levels beyond those of the inputs are made from the coarsest.
         start_level: first input map to use.
         add_extra_convs: False subsamples the last output for the extra levels (Faster R-CNN);
-            'on_input', 'on_lateral' or 'on_output' names what strided 3x3 convolutions make them from
-            (RetinaNet, FCOS); True means 'on_input'.
+            'on_input', 'on_lateral' or 'on_output' names the map from which strided 3x3 convolutions make
+            them (RetinaNet, FCOS); True means 'on_input'.
         relu_before_extra_convs: ReLU before the second and later extra convolutions.
         norm_cfg: normalisation of every convolution, as in mmcv's ConvModule; None for none.
         init_cfg: initialisation of the weights.
@@ -63,7 +63,11 @@ class FPN(BaseModule):
 
         def conv(channels: int, kernel: int, stride: int = 1) -> ConvModule:
             return ConvModule(
-                *(channels, out_channels, kernel, stride, kernel // 2),
+                channels,
+                out_channels,
+                kernel_size=kernel,
+                stride=stride,
+                padding=kernel // 2,
                 conv_cfg={'type': WinogradConv2d} if kernel == 3 else None,
                 norm_cfg=norm_cfg,
                 act_cfg=None,
@@ -86,7 +90,7 @@ class FPN(BaseModule):
             ``num_outs`` maps (B, out_channels, H / s, W / s), finest first.
 
         Raises:
-            ValueError: maps that are not those that ``in_channels`` promises.
+            ValueError: maps whose channels are not ``in_channels``.
         """
         channels = [x.size(1) for x in maps]
         if channels != self.in_channels:

@@ -3,7 +3,8 @@
 Read top to bottom: patch embedding, block, patch merging, stage, backbone. Maps are (B, H, W, C)
 inside and leave as (B, C, H, W). Semantics are those of Microsoft's detection code, which mmdet and
 mmseg share: windows are padded after norm1 and the pads are not masked; merging pads before its norm.
-Parameter names are Microsoft's, so the official files load as they are. ``swin_v2.py`` builds on this.
+Parameter names are Microsoft's, so the official files load as they are. ``swin_v2.py`` builds on this, and
+``fused.py`` says where the kernels stand in for a ``forward``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,13 +13,20 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from torchvision.ops import StochasticDepth
 
-from swin_dense.kernels import blocked, blocked_training
-from swin_dense.kernels.linear import Linear
-from swin_dense.kernels.windows import join_windows, pad_to_multiple, shift_masks, split_windows, window_kinds
+from swin_dense.kernels.blocked import BlockWeights, LayerWeights
+from swin_dense.kernels.windows import (
+    crop,
+    join_windows,
+    pad_to_multiple,
+    shift_masks,
+    split_windows,
+    window_kinds,
+)
+from swin_dense.models import fused
 from swin_dense.models.attention import WindowAttention, WindowAttentionV2
+from swin_dense.models.linear import Linear
 from swin_dense.registry import MODELS
 
 PATCH = 4  # stride of C2; every following stage halves the resolution
@@ -32,14 +40,10 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, dim, kernel_size=PATCH, stride=PATCH)
         self.norm = nn.LayerNorm(dim)
 
+    @fused.by_bands(rows=2, stride=PATCH)
     def forward(self, image: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, ceil(H/4), ceil(W/4), dim); zero pads at the bottom and right."""
         image = pad_to_multiple(image, PATCH, rows=2)
-        if blocked.serves(self, image):
-            return torch.cat([self._embed(band) for band in blocked.bands(image, 2, PATCH)], dim=1)
-        return self._embed(image)
-
-    def _embed(self, image: Tensor) -> Tensor:
         return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
 
@@ -68,7 +72,7 @@ class SwinBlock(nn.Module):
         drop_path: probability to skip a residual branch, per sample.
     """
 
-    pre_norm = True  # v2 norms what a branch makes instead
+    pre_norm = True  # a norm comes before each branch; in v2 after it
 
     def __init__(
         self,
@@ -88,12 +92,9 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), drop)
 
+    @fused.block
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
-        if blocked.serves(self, x):
-            return blocked.forward([self], x)
-        if blocked_training.serves(self, x):
-            return blocked_training.forward(self, x)
         x = x + self.drop_path(self.attend(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -112,12 +113,10 @@ class SwinBlock(nn.Module):
         x = join_windows(windows, self.window_size, padded_height, padded_width)
         if self.shift:
             x = x.roll((self.shift, self.shift), dims=(1, 2))
-        x = x[:, :height, :width]
-        # compiled, one graph serves sizes with pads and without: their layouts in memory differ
-        return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_compiling() else x
+        return crop(x, height, width)
 
     def biases(self) -> Tensor:
-        """What is added to the attention logits: position bias, and in shifted blocks the mask.
+        """Biases of the attention logits: the position bias, plus the mask in shifted blocks.
 
         Returns:
             (1, nH, N, N) without shift, (4, nH, N, N) with it, one for each kind of window.
@@ -126,6 +125,12 @@ class SwinBlock(nn.Module):
         if not self.shift:
             return bias
         return bias + shift_masks(self.window_size, self.shift, bias.device, bias.dtype).unsqueeze(1)
+
+    def weights(self) -> BlockWeights:
+        """The parameters as the kernels take them."""
+        layers = (self.norm1, self.norm2, self.mlp.fc1, self.mlp.fc2)
+        norm1, norm2, fc1, fc2 = (LayerWeights(layer.weight, layer.bias) for layer in layers)
+        return BlockWeights(norm1, self.attn.weights(), norm2, fc1, fc2, norm3=None)
 
 
 class PatchMerging(nn.Module):
@@ -136,13 +141,9 @@ class PatchMerging(nn.Module):
         self.norm = nn.LayerNorm(4 * dim)
         self.reduction = Linear(4 * dim, 2 * dim, bias=False)
 
+    @fused.by_bands(rows=1, stride=2)
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 2C); zero pads, before the norm."""
-        if blocked.serves(self, x):
-            return torch.cat([self._merge(band) for band in blocked.bands(x, 1, 2)], dim=1)
-        return self._merge(x)
-
-    def _merge(self, x: Tensor) -> Tensor:
         return self.reduction(self.norm(neighbourhoods(x)))
 
 
@@ -164,21 +165,12 @@ class SwinStage(nn.Module):
         self.downsample = downsample
         self.with_cp = with_cp
 
+    @fused.stage(of=SwinBlock)
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape; ``downsample`` is applied by the backbone."""
-        if all(_is_free(block) and blocked.serves(block, x) for block in self.blocks):
-            return blocked.forward(self.blocks, x)
         for block in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            x = fused.recomputed(block, x) if self.with_cp else block(x)
         return x
-
-
-def _is_free(block: nn.Module) -> bool:
-    """Whether nobody is to be called with what the block makes."""
-    return isinstance(block, SwinBlock) and not blocked.has_hooks(block)
 
 
 @MODELS.register_module()
@@ -207,6 +199,11 @@ class SwinTransformer(BaseModule):
         ValueError: arguments that do not fit together.
     """
 
+    # the parts that v2 replaces
+    attention: type[WindowAttention] | type[WindowAttentionV2] = WindowAttention
+    block: type[SwinBlock] = SwinBlock
+    merging: type[PatchMerging] = PatchMerging
+
     def __init__(
         self,
         embed_dims: int = 96,
@@ -226,10 +223,8 @@ class SwinTransformer(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.window_sizes = [window_size] * len(depths) if isinstance(window_size, int) else window_size
-        _check_arguments(depths, num_heads, self.window_sizes, out_indices, frozen_stages)
-        self.mlp_ratio, self.qkv_bias = mlp_ratio, qkv_bias
-        self.drop_rate, self.attn_drop_rate = drop_rate, attn_drop_rate
+        windows = [window_size] * len(depths) if isinstance(window_size, int) else window_size
+        _check_arguments(depths, num_heads, windows, out_indices, frozen_stages)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         stages = self.out_indices[-1] + 1
@@ -250,7 +245,11 @@ class SwinTransformer(BaseModule):
 
         self.layers = nn.ModuleList()
         for i in range(stages):
-            blocks = [self.block(i, j, dims[i], num_heads[i], next(drop_path)) for j in range(depths[i])]
+            blocks = []
+            for j in range(depths[i]):
+                attn = self.attention(dims[i], windows[i], num_heads[i], qkv_bias, attn_drop_rate, drop_rate)
+                shifted = j % 2 == 1
+                blocks.append(self.block(dims[i], attn, shifted, mlp_ratio, drop_rate, next(drop_path)))
             downsample = self.merging(dims[i]) if i + 1 < stages else None
             self.layers.append(SwinStage(blocks, downsample, with_cp))
         for i in self.out_indices:
@@ -261,22 +260,7 @@ class SwinTransformer(BaseModule):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        # here and not in train(): DistributedDataParallel looks once, when it wraps the model
-        for module in self._frozen():
-            module.requires_grad_(False)
-        if frozen_stages >= 0 and self.absolute_pos_embed is not None:
-            self.absolute_pos_embed.requires_grad_(False)
-
-    def block(self, stage: int, index: int, dim: int, num_heads: int, drop_path: float) -> SwinBlock:
-        """Make block ``index`` of a stage."""
-        attn = WindowAttention(
-            dim, self.window_sizes[stage], num_heads, self.qkv_bias, self.attn_drop_rate, self.drop_rate
-        )
-        return SwinBlock(dim, attn, index % 2 == 1, self.mlp_ratio, self.drop_rate, drop_path)
-
-    def merging(self, dim: int) -> nn.Module:
-        """Make the patch merging behind a stage of ``dim`` channels."""
-        return PatchMerging(dim)
+        self._freeze()
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps of ``out_indices``.
@@ -299,16 +283,26 @@ class SwinTransformer(BaseModule):
             if i in self.out_indices:
                 norm = getattr(self, f'norm{i}')
                 maps.append(norm(x).permute(0, 3, 1, 2))
-            if stage.downsample is not None:
+            if isinstance(stage.downsample, nn.Module):
                 x = stage.downsample(x)
         return tuple(maps)
 
     def train(self, mode: bool = True) -> 'SwinTransformer':
-        """Set the mode; what ``frozen_stages`` freezes stays in evaluation mode."""
+        """Set the mode; the parts that ``frozen_stages`` freezes stay in evaluation mode."""
         super().train(mode)
         for module in self._frozen():
             module.eval()
         return self
+
+    def _freeze(self) -> None:
+        """Exclude the frozen parts from training.
+
+        Not in ``train()``: DistributedDataParallel looks once, when it wraps the model.
+        """
+        for module in self._frozen():
+            module.requires_grad_(False)
+        if self.frozen_stages >= 0 and self.absolute_pos_embed is not None:
+            self.absolute_pos_embed.requires_grad_(False)
 
     def _frozen(self) -> Iterator[nn.Module]:
         if self.frozen_stages >= 0:

@@ -2,15 +2,16 @@
 
 Residual post-norm blocks, scaled cosine attention (``attention.py``), and merging that norms last.
 Microsoft published v2 for classification only: at one size, and with windows shrunk to small maps.
-Here, as in v1, every size is padded with zeros at the bottom and right, pads are not masked, and
-windows are never shrunk and always shifted. k has no bias, so a pad's k is 0 and its v is v's bias.
+Here, as in v1, every size is padded with zeros at the bottom and right, pads are not masked, and windows
+are never shrunk and always shifted. k has no bias, so the k of a pad is 0, and its v is the bias of v.
 """
 
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from swin_dense.kernels import blocked
+from swin_dense.kernels.blocked import BlockWeights, LayerWeights
+from swin_dense.models import fused
 from swin_dense.models.attention import WindowAttentionV2
 from swin_dense.models.swin import PatchMerging, SwinBlock, SwinTransformer, neighbourhoods
 from swin_dense.registry import MODELS
@@ -26,10 +27,10 @@ class SwinBlockV2(SwinBlock):
         mlp_ratio: hidden channels of the MLP over C.
         drop: dropout of the MLP.
         drop_path: probability to skip a residual branch, per sample.
-        extra_norm: norm the sum at the end as well.
     """
 
     pre_norm = False
+    attn: WindowAttentionV2
 
     def __init__(
         self,
@@ -39,18 +40,29 @@ class SwinBlockV2(SwinBlock):
         mlp_ratio: float,
         drop: float,
         drop_path: float,
-        extra_norm: bool,
     ) -> None:
         super().__init__(dim, attn, shifted, mlp_ratio, drop, drop_path)
-        self.norm3 = nn.LayerNorm(dim) if extra_norm else nn.Identity()
+        self.norm3: nn.Module = nn.Identity()
+        for norm in (self.norm1, self.norm2):  # at first the block is the identity
+            nn.init.zeros_(norm.weight)
 
+    def add_norm(self) -> None:
+        """Norm the sum at the end of the block as well."""
+        self.norm3 = nn.LayerNorm(self.norm1.normalized_shape)
+
+    @fused.block
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> the same shape."""
-        if blocked.serves(self, x):
-            return blocked.forward([self], x)
         x = x + self.drop_path(self.norm1(self.attend(x)))
         x = x + self.drop_path(self.norm2(self.mlp(x)))
         return self.norm3(x)
+
+    def weights(self) -> BlockWeights:
+        """The parameters as the kernels take them."""
+        weights = super().weights()
+        if isinstance(self.norm3, nn.LayerNorm):
+            return weights._replace(norm3=LayerWeights(self.norm3.weight, self.norm3.bias))
+        return weights
 
 
 class PatchMergingV2(PatchMerging):
@@ -60,7 +72,9 @@ class PatchMergingV2(PatchMerging):
         super().__init__(dim)
         self.norm = nn.LayerNorm(2 * dim)
 
-    def _merge(self, x: Tensor) -> Tensor:
+    @fused.by_bands(rows=1, stride=2)
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, ceil(H/2), ceil(W/2), 2C)."""
         return self.norm(self.reduction(neighbourhoods(x)))
 
 
@@ -68,8 +82,8 @@ class PatchMergingV2(PatchMerging):
 class SwinTransformerV2(SwinTransformer):
     """Swin Transformer V2 backbone (Liu et al. 2022), for images of any size.
 
-    The norms of the blocks start at weight and bias 0, as Microsoft's and timm's do (torchvision and
-    mmpretrain leave the weights at 1): at first every block is the identity.
+    The norms of the blocks start at weight and bias 0, as in Microsoft's code and timm: at first every
+    block is the identity. torchvision and mmpretrain leave the weights at 1.
 
     Args:
         window_size: side of the attention window in tokens, or one side for each stage.
@@ -78,8 +92,12 @@ class SwinTransformerV2(SwinTransformer):
             log-spaced coordinates are scaled; None, or 0 for a stage, means ``window_size``.
         extra_norm_every: in each stage, norm the sum after every n-th block (huge and giant models).
 
-    The other arguments, what is returned, and what is raised are those of ``SwinTransformer``.
+    The other arguments, the maps and the errors are those of ``SwinTransformer``.
     """
+
+    attention = WindowAttentionV2
+    block = SwinBlockV2
+    merging = PatchMergingV2
 
     def __init__(
         self,
@@ -108,27 +126,27 @@ class SwinTransformerV2(SwinTransformer):
             )
         if extra_norm_every is not None and extra_norm_every < 1:
             raise ValueError(f'extra_norm_every={extra_norm_every} must be 1 or more, or None')
-        # before the parent's constructor, which calls block()
-        self.pretrained_window_sizes = pretrained
-        self.extra_norm_every = extra_norm_every
         super().__init__(
-            embed_dims, depths, num_heads, window_size, in_channels, mlp_ratio, qkv_bias, drop_rate,
-            attn_drop_rate, drop_path_rate, pretrain_img_size, out_indices, frozen_stages, with_cp, init_cfg,
-        )  # fmt: skip
-        for module in self.modules():
-            if isinstance(module, SwinBlockV2):
-                for parameter in (*module.norm1.parameters(), *module.norm2.parameters()):
-                    nn.init.zeros_(parameter)
-
-    def block(self, stage: int, index: int, dim: int, num_heads: int, drop_path: float) -> SwinBlockV2:
-        """Make block ``index`` of a stage."""
-        attn = WindowAttentionV2(
-            dim, self.window_sizes[stage], num_heads, self.qkv_bias, self.attn_drop_rate, self.drop_rate,
-            self.pretrained_window_sizes[stage],
-        )  # fmt: skip
-        extra_norm = self.extra_norm_every is not None and (index + 1) % self.extra_norm_every == 0
-        return SwinBlockV2(dim, attn, index % 2 == 1, self.mlp_ratio, self.drop_rate, drop_path, extra_norm)
-
-    def merging(self, dim: int) -> PatchMergingV2:
-        """Make the patch merging behind a stage of ``dim`` channels."""
-        return PatchMergingV2(dim)
+            embed_dims=embed_dims,
+            depths=depths,
+            num_heads=num_heads,
+            window_size=window_size,
+            in_channels=in_channels,
+            mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias,
+            drop_rate=drop_rate,
+            attn_drop_rate=attn_drop_rate,
+            drop_path_rate=drop_path_rate,
+            pretrain_img_size=pretrain_img_size,
+            out_indices=out_indices,
+            frozen_stages=frozen_stages,
+            with_cp=with_cp,
+            init_cfg=init_cfg,
+        )
+        for stage, pretrained_window in zip(self.layers, pretrained, strict=False):
+            blocks = [block for block in stage.modules() if isinstance(block, SwinBlockV2)]
+            for number, block in enumerate(blocks, start=1):
+                block.attn.pretrained_window = pretrained_window or block.window_size
+                if extra_norm_every is not None and number % extra_norm_every == 0:
+                    block.add_norm()
+        self._freeze()  # the added norms too

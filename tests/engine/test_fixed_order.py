@@ -66,11 +66,11 @@ def test_losses_and_pools_of_the_hosts_take_them():
 
 def test_roi_align_has_one_on_every_device():
     rois = torch.zeros(2, 5, device='meta')
-    assert not roi_align.serves(rois, 1.0)
+    assert not roi_align.is_preferred(rois, 1.0)
     torch.use_deterministic_algorithms(True)
     try:
         with patch.object(Tensor, '__bool__', lambda x: True):  # a meta tensor has no values
-            assert roi_align.serves(rois, 1.0)
+            assert roi_align.is_preferred(rois, 1.0)
     finally:
         torch.use_deterministic_algorithms(False)
 

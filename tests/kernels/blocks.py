@@ -6,7 +6,7 @@ from unittest import mock
 
 from torch import Tensor, nn
 
-from swin_dense.kernels import blocked, blocked_training
+from swin_dense.models import fused
 from swin_dense.models.attention import WindowAttention, WindowAttentionV2
 from swin_dense.models.swin import SwinBlock
 from swin_dense.models.swin_v2 import SwinBlockV2
@@ -33,8 +33,8 @@ BLOCKS = [
 def plain_path() -> Iterator[None]:
     """Within, blocks compute what they compute on other devices, under autocast and when compiled."""
     with (
-        mock.patch.object(blocked, 'serves', return_value=False),
-        mock.patch.object(blocked_training, 'serves', return_value=False),
+        mock.patch.object(fused, 'suits_inference', return_value=False),
+        mock.patch.object(fused, 'suits_training', return_value=False),
     ):
         yield
 
@@ -50,9 +50,12 @@ def block_of(
     drop_path: float = 0.0,
 ) -> SwinBlock:
     """A block of ``DIM`` channels with ``randomise``d weights, in double precision and evaluation mode."""
-    attention, extra = (WindowAttention, ()) if version == 'v1' else (WindowAttentionV2, (True,))
+    attention = WindowAttention if version == 'v1' else WindowAttentionV2
     attn = attention(DIM, window, num_heads, qkv_bias, attn_drop, drop)
-    block = VERSIONS[version](DIM, attn, shifted, 2.0, drop, drop_path, *extra).double().eval()
+    block = VERSIONS[version](DIM, attn, shifted, 2.0, drop, drop_path)
+    if isinstance(block, SwinBlockV2):
+        block.add_norm()
+    block.double().eval()
     randomise(block)
     return block
 

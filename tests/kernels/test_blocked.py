@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from swin_dense.kernels import blocked
-from swin_dense.models import SwinTransformer, SwinTransformerV2
+from swin_dense.models import SwinTransformer, SwinTransformerV2, fused
 from tests.kernels.blocks import (
     BLOCKS,
     DIM,
@@ -21,8 +21,8 @@ from tests.references.swin_weights import randomise
 
 
 def spy() -> mock.Mock:
-    """Stands in for ``blocked.forward``, computes the same and counts."""
-    return mock.patch.object(blocked, 'forward', side_effect=blocked.forward)
+    """Computes what ``blocked.block_`` computes and counts its calls."""
+    return mock.patch.object(blocked, 'block_', side_effect=blocked.block_)
 
 
 WINDOWS_OF_ONE = [
@@ -68,52 +68,52 @@ def test_strided_maps(version: str):
 
 
 @pytest.mark.parametrize('version', VERSIONS)
-class TestServes:
+class TestStandsIn:
     @torch.no_grad()
     def test_in_evaluation_without_gradients(self, version: str):
         for dtype in (torch.float32, torch.float64):
-            assert blocked.serves(block_of(version).to(dtype), torch.randn(1, 7, 7, DIM, dtype=dtype))
+            assert fused.suits_inference(block_of(version).to(dtype), torch.randn(1, 7, 7, DIM, dtype=dtype))
         with torch.inference_mode():
-            assert blocked.serves(block_of(version), torch.randn(1, 7, 7, DIM, dtype=torch.float64))
+            assert fused.suits_inference(block_of(version), torch.randn(1, 7, 7, DIM, dtype=torch.float64))
 
     def test_not_with_gradients_or_in_training(self, version: str):
         block, x = block_of(version), torch.randn(1, 7, 7, DIM, dtype=torch.float64)
-        assert not blocked.serves(block, x)
+        assert not fused.suits_inference(block, x)
         with torch.no_grad():
-            assert not blocked.serves(block.train(), x)
+            assert not fused.suits_inference(block.train(), x)
 
     def test_frozen_parts(self, version: str):
         """Gradients are enabled, and none can come: as in the stages that are frozen in training."""
         block, x = block_of(version).requires_grad_(False), torch.randn(1, 9, 16, DIM, dtype=torch.float64)
-        assert blocked.serves(block, x)
+        assert fused.suits_inference(block, x)
         result = block(x)
         assert not result.requires_grad
         with plain_path():
             assert relative_difference(result, block(x)) <= 1e-12
-        assert not blocked.serves(block, x.clone().requires_grad_())
+        assert not fused.suits_inference(block, x.clone().requires_grad_())
         for parameter in block.parameters():
             parameter.requires_grad_()
-            assert not blocked.serves(block, x)
+            assert not fused.suits_inference(block, x)
             parameter.requires_grad_(False)
 
     @torch.no_grad()
     def test_not_under_autocast(self, version: str):
         block, x = block_of(version).float(), torch.randn(1, 7, 7, DIM)
         with torch.autocast('cpu', dtype=torch.bfloat16):
-            assert not blocked.serves(block, x)
+            assert not fused.suits_inference(block, x)
         with torch.autocast('cpu', enabled=False):
-            assert blocked.serves(block, x)
+            assert fused.suits_inference(block, x)
 
     @torch.no_grad()
     @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
     def test_not_in_half_precision(self, version: str, dtype: torch.dtype):
-        assert not blocked.serves(block_of(version).to(dtype), torch.randn(1, 7, 7, DIM, dtype=dtype))
+        assert not fused.suits_inference(block_of(version).to(dtype), torch.randn(1, 7, 7, DIM, dtype=dtype))
 
     @torch.no_grad()
     def test_not_on_other_devices(self, version: str):
         x = torch.empty(1, 9, 7, DIM, dtype=torch.float64, device='meta')
         block = block_of(version).to('meta')
-        assert not blocked.serves(block, x)
+        assert not fused.suits_inference(block, x)
         assert block(x).is_meta
         assert block(x).shape == x.shape
 
@@ -121,7 +121,7 @@ class TestServes:
     def test_not_when_compiled(self, version: str, monkeypatch: pytest.MonkeyPatch):
         block, x = block_of(version), torch.randn(1, 7, 7, DIM, dtype=torch.float64)
         monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
-        assert not blocked.serves(block, x)
+        assert not fused.suits_inference(block, x)
 
     @torch.no_grad()
     @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning', 'ignore:.torch.jit:FutureWarning')
@@ -140,9 +140,9 @@ class TestServes:
         for name, part in block.named_modules():
             for register in (part.register_forward_hook, part.register_forward_pre_hook):
                 hook = register(lambda *_: None)
-                assert blocked.serves(block, x) is (part is block), name
+                assert fused.suits_inference(block, x) is (part is block), name
                 hook.remove()
-                assert blocked.serves(block, x)
+                assert fused.suits_inference(block, x)
 
 
 @torch.no_grad()
@@ -215,7 +215,9 @@ def test_a_stage_is_computed_in_one_map_of_its_own(version: str):
     before = x.clone()
     with spy() as forward:
         result = stage(x)
-    assert forward.call_count == 1
+    maps = [call.args[0] for call in forward.call_args_list]
+    assert len(maps) == len(stage.blocks)
+    assert all(one is result for one in maps)
     assert torch.equal(x, before)
     with plain_path():
         assert relative_difference(result, stage(x)) <= 1e-12

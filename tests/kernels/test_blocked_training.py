@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from swin_dense.kernels import blocked, blocked_training
-from swin_dense.models import SwinTransformer
+from swin_dense.models import SwinTransformer, fused
 from tests.kernels.blocks import BLOCKS, DIM, block_of, plain_path, relative_difference
 from tests.references.swin_weights import TINY, random_swin
 
@@ -19,8 +19,8 @@ SMALL = dict(embed_dims=8, depths=(2, 2), num_heads=(2, 2), out_indices=(0, 1), 
 
 
 def spy() -> mock.Mock:
-    """Stands in for ``blocked_training.forward``, computes the same and counts."""
-    return mock.patch.object(blocked_training, 'forward', side_effect=blocked_training.forward)
+    """Computes what ``blocked_training.block`` computes and counts its calls."""
+    return mock.patch.object(blocked_training, 'block', side_effect=blocked_training.block)
 
 
 def map_of(batch: int, height: int, width: int) -> Tensor:
@@ -125,7 +125,7 @@ def test_only_the_map_or_only_the_bias_table_needs_a_gradient():
 @pytest.mark.parametrize('training', [False, True])
 def test_nothing_needs_a_gradient(training: bool):
     block, x = block_of('v1').requires_grad_(False).train(training), map_of(1, 9, 16).detach()
-    assert not blocked_training.serves(block, x)
+    assert not fused.suits_training(block, x)
     assert not block(x).requires_grad
 
 
@@ -159,17 +159,17 @@ def test_dropout_takes_the_plain_path_in_training_only():
 @pytest.mark.parametrize('part', ['attn', 'attn.qkv', 'mlp.fc2', 'norm1', 'drop_path'])
 def test_hooks_and_autocast_take_the_plain_path(part: str):
     block, x = block_of('v1').float(), torch.randn(1, 9, 16, DIM)
-    assert blocked_training.serves(block, x)
+    assert fused.suits_training(block, x)
     hook = block.get_submodule(part).register_forward_hook(lambda *_: None)
-    assert not blocked_training.serves(block, x)
+    assert not fused.suits_training(block, x)
     hook.remove()
-    assert blocked_training.serves(block, x)
+    assert fused.suits_training(block, x)
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        assert not blocked_training.serves(block, x)
+        assert not fused.suits_training(block, x)
     with torch.no_grad():
-        assert not blocked_training.serves(block, x)
-    assert not blocked_training.serves(block_of('v2').float(), x)
-    assert not blocked_training.serves(block.bfloat16(), x.bfloat16())
+        assert not fused.suits_training(block, x)
+    assert not fused.suits_training(block_of('v2').float(), x)
+    assert not fused.suits_training(block.bfloat16(), x.bfloat16())
 
 
 @pytest.mark.parametrize('part', ['attn', 'norm2', 'mlp.fc1'])

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from swin_dense.kernels import linear
-from swin_dense.kernels.linear import Linear
+from swin_dense.models.linear import Linear
 from tests.kernels.blocks import relative_difference
 
 SHAPES = [(1, 3), (0, 3), (70, 3), (2, 4, 5, 3)]
@@ -71,7 +71,7 @@ def test_frozen_inputs_have_no_gradient(frozen: str):
 def test_second_derivatives():
     layer = layers()[0].double()
     inputs = [torch.randn(4, 3, dtype=torch.float64, requires_grad=True), *layer.parameters()]
-    assert torch.autograd.gradgradcheck(linear._Linear.apply, inputs)
+    assert torch.autograd.gradgradcheck(linear.differentiable_linear, inputs)
 
 
 def test_in_a_function_transform():

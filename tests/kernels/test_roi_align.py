@@ -91,9 +91,9 @@ def test_threads_are_given_back():
 @pytest.mark.parametrize('bad', [float('nan'), float('inf'), 1e9])
 def test_rois_of_no_sensible_size_are_torchvisions(bad: float):
     rois = random_rois(3, torch.float32)
-    assert roi_align.serves(rois, SCALE)
+    assert roi_align.is_preferred(rois, SCALE)
     rois[1, 3] = bad
-    assert not roi_align.serves(rois, SCALE)
+    assert not roi_align.is_preferred(rois, SCALE)
 
 
 def test_the_stand_in_takes_it(monkeypatch: pytest.MonkeyPatch):

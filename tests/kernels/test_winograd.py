@@ -102,7 +102,7 @@ def test_only_wanted_gradients_are_computed(wanted: int):
     assert [x.grad is not None for x in inputs] == [i == wanted for i in range(3)]
 
 
-def fewer_products() -> mock.Mock:
+def spy() -> mock.Mock:
     """Counts the calls of ``conv3x3``."""
     return mock.patch.object(winograd, 'conv3x3', wraps=conv3x3)
 
@@ -127,7 +127,7 @@ def test_other_convolutions_are_torchs(option: str):
     ours, theirs = WinogradConv2d(**arguments), nn.Conv2d(**arguments)
     theirs.load_state_dict(ours.state_dict(), strict=True)
     x = torch.randn(1, MANY, 48, 48)
-    with fewer_products() as used:
+    with spy() as used:
         assert torch.equal(ours(x), theirs(x))
     assert not used.called
 
@@ -144,9 +144,9 @@ def test_other_convolutions_are_torchs(option: str):
         ((0, 128, 48, 48), 128, False),
     ],
 )
-def test_where_it_serves(shape: tuple[int, ...], out: int, faster: bool):
+def test_where_it_stands_in(shape: tuple[int, ...], out: int, faster: bool):
     conv, x = WinogradConv2d(shape[1], out, 3, padding=1), torch.randn(shape)
-    with fewer_products() as used:
+    with spy() as used:
         output = conv(x)
     assert used.called is faster
     assert output.shape == (shape[0], out, *shape[2:])
@@ -155,7 +155,7 @@ def test_where_it_serves(shape: tuple[int, ...], out: int, faster: bool):
 @torch.no_grad()
 def test_not_in_half_precision_and_not_when_compiled_or_traced():
     conv, x = WinogradConv2d(MANY, MANY, 3, padding=1), torch.randn(1, MANY, 48, 48)
-    with fewer_products() as used:
+    with spy() as used:
         with torch.autocast('cpu', dtype=torch.bfloat16):
             assert conv(x).dtype == torch.bfloat16
         torch.jit.trace(conv, x, check_trace=False)
@@ -169,7 +169,7 @@ def test_not_in_half_precision_and_not_when_compiled_or_traced():
 def test_a_config_names_it(scope: str):
     with DefaultScope.overwrite_default_scope(scope):
         module = ConvModule(MANY, MANY, 3, padding=1, conv_cfg=dict(type='swin_dense.WinogradConv2d'))
-    with fewer_products() as used:
+    with spy() as used:
         module(torch.randn(1, MANY, 48, 48))
     assert type(module.conv) is WinogradConv2d
     assert used.called

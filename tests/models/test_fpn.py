@@ -41,12 +41,12 @@ def run(fpn: torch.nn.Module, maps: list[Tensor]) -> tuple[tuple[Tensor, ...], d
     return outputs, dict(zip(named, found, strict=True))
 
 
-@pytest.mark.parametrize('fewest', [1, winograd.FEWEST_CHANNELS], ids=['winograd', 'direct'])
+@pytest.mark.parametrize('fewest', [1, winograd.MIN_CHANNELS], ids=['winograd', 'direct'])
 @pytest.mark.parametrize('size', [(16, 24), (25, 43), (5, 3), (1, 1)])
 @pytest.mark.parametrize('option', OPTIONS)
 def test_equals_mmdet(option: str, size: tuple[int, int], fewest: int, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(winograd, 'FEWEST_CHANNELS', fewest)
-    monkeypatch.setattr(winograd, 'FEWEST_TILES', 1)
+    monkeypatch.setattr(winograd, 'MIN_CHANNELS', fewest)
+    monkeypatch.setattr(winograd, 'MIN_TILES', 1)
     arguments = dict(in_channels=CHANNELS, out_channels=6, **OPTIONS[option])
     ours, theirs = FPN(**arguments).double(), MMDetFPN(**arguments).double()
     theirs.load_state_dict(ours.state_dict(), strict=True)

@@ -206,6 +206,12 @@ def test_extra_norms_end_every_nth_block_of_a_stage():
     assert not any('norm3.' in key for key in SwinTransformerV2(**SMALL).state_dict() if 'blocks' in key)
 
 
+def test_extra_norms_of_frozen_stages_are_frozen():
+    model = small(extra_norm_every=1, frozen_stages=2)
+    for i, stage in enumerate(model.layers):
+        assert all(parameter.requires_grad is (i >= 2) for parameter in stage.parameters())
+
+
 def test_merging_norms_last():
     merging = PatchMergingV2(8)
     x = merging(100 * torch.randn(2, 5, 7, 8))
@@ -215,7 +221,7 @@ def test_merging_norms_last():
 
 def test_stochastic_depth_leaves_a_sample_as_it_is():
     """The norm is inside the branch: what is dropped adds nothing, not even the norm's bias."""
-    block = SwinBlockV2(16, WindowAttentionV2(16, 4, 2), True, 4.0, 0.0, 0.999999, False)
+    block = SwinBlockV2(16, WindowAttentionV2(16, 4, 2), True, 4.0, 0.0, 0.999999)
     randomise(block)
     x = torch.randn(2, 9, 10, 16)
     assert block.train()(x).equal(x)

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from swin_dense.kernels import resized_conv, winograd
 from swin_dense.kernels.resized_conv import conv_of_resized
-from swin_dense.models import SwinTransformer, UPerHead, uper_head
+from swin_dense.models import SwinTransformer, UPerHead
 from tests.kernels.blocks import relative_difference
 
 pytestmark = pytest.mark.filterwarnings('ignore::UserWarning')  # mmseg's, of its own defaults
@@ -51,14 +51,14 @@ SIZES = {
 
 @pytest.fixture(params=['own', 'enlarged', 'chosen', 'winograd own', 'winograd enlarged'])
 def resolution(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where maps of another size are convolved, and how, whatever saves products here."""
+    """Where maps of another size are convolved, and how, whatever saves multiplications here."""
     if 'own' in request.param:
-        monkeypatch.setattr(resized_conv, 'saves_products', lambda shape, size, *_: shape[2:] != size)
+        monkeypatch.setattr(resized_conv, 'saves_multiplications', lambda shape, size, *_: shape[2:] != size)
     elif 'enlarged' in request.param:
-        monkeypatch.setattr(resized_conv, 'saves_products', lambda *_: False)
+        monkeypatch.setattr(resized_conv, 'saves_multiplications', lambda *_: False)
     if 'winograd' in request.param:
-        monkeypatch.setattr(winograd, 'FEWEST_TILES', 1)
-        monkeypatch.setattr(winograd, 'FEWEST_CHANNELS', 1)
+        monkeypatch.setattr(winograd, 'MIN_TILES', 1)
+        monkeypatch.setattr(winograd, 'MIN_CHANNELS', 1)
     return request.param
 
 
@@ -102,12 +102,12 @@ def test_conv_of_resized_takes_strided_maps_and_changes_none():
         ((1, 64, 16, 16), (128, 128), True, True),
     ],
 )
-def test_where_own_resolution_saves_products(
+def test_where_own_resolution_saves_multiplications(
     shape: tuple[int, ...], size: tuple[int, int], saves: bool, saves_four_times: bool
 ):
-    """Against a convolution with all products, and with a quarter of them."""
-    assert resized_conv.saves_products(shape, size, 3, 1) is saves
-    assert resized_conv.saves_products(shape, size, 3, 4) is saves_four_times
+    """Against a convolution with all multiplications, and with a quarter of them."""
+    assert resized_conv.saves_multiplications(shape, size, 3, 1) is saves
+    assert resized_conv.saves_multiplications(shape, size, 3, 4) is saves_four_times
 
 
 def heads(**arguments: object) -> tuple[UPerHead, MMSegUPerHead]:
@@ -162,7 +162,7 @@ def assert_equal(ours: UPerHead, theirs: MMSegUPerHead, maps: list[Tensor], size
 
 def spy() -> mock.Mock:
     """Stands in for ``conv_of_resized``, computes the same and counts."""
-    return mock.patch.object(uper_head, 'conv_of_resized', side_effect=conv_of_resized)
+    return mock.patch.object(resized_conv, 'conv_of_resized', side_effect=conv_of_resized)
 
 
 @ALIGN
