@@ -6,7 +6,7 @@ from swin_dense.errors import UserError
 
 
 def check_channels(model: nn.Module) -> None:
-    """Compare a built model's backbone with what consumes its maps.
+    """Compare the channels of a built model's backbone with those that its neck or head expects.
 
     Covers a neck with ``in_channels`` for all maps, and mmseg heads that pick maps by ``in_index``.
     Backbones that do not state ``out_channels`` are passed over.

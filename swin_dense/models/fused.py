@@ -7,8 +7,8 @@ allows it, they compute the same with ``swin_dense.kernels``, which is exact in 
    (``computes_on_cpu``), and the weights have the same precision.
 2. The module is as its class makes it (``is_as_made``). A part that somebody replaced, a hook on a part, or a
    part in another mode must have its effect.
-3. The kernel gives what is asked for. ``blocked`` has no gradient (``suits_inference``); ``blocked_training``
-   has one, for v1 without dropout (``suits_training``).
+3. The kernel computes the gradient, if one may be wanted, and dropout, if there is any. ``blocked`` computes
+   neither (``suits_inference``), ``blocked_training`` the gradient of v1 (``suits_training``).
 4. The kernel was measured to be faster at these sizes (``winograd.is_faster``).
 
 Everywhere else, on other devices, under autocast, in captured graphs, on fake tensors and in the transforms
@@ -45,7 +45,7 @@ Forward = Callable[[Module, Tensor], Tensor]
 ConvForward = Callable[[Conv, Tensor, Tensor, Tensor | None], Tensor]
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor, float, float | None], Tensor]
 
-# torch's layers that our modules are made of
+# the layers of torch in our modules
 LAYERS = (
     nn.Linear,
     nn.Conv2d,
@@ -178,7 +178,7 @@ def by_bands(rows: int, stride: int) -> Callable[[Forward[Module]], Forward[Modu
 
 
 def linear_layer(forward: Forward[Linear]) -> Forward[Linear]:
-    """For a linear layer: torch's faster library."""
+    """For a linear layer: the faster one of the libraries of torch."""
 
     @functools.wraps(forward)
     def call(self: Linear, x: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def linear_layer(forward: Forward[Linear]) -> Forward[Linear]:
 
 
 def conv3x3(forward: ConvForward[Conv]) -> ConvForward[Conv]:
-    """For a convolution: Winograd's, if it is 3x3, dense and padded to keep the size."""
+    """For a convolution: the algorithm of Winograd, if it is 3x3, dense and padded to keep the size."""
 
     @functools.wraps(forward)
     def call(self: Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Normalisation of images with any number of channels, for mmdet; mmseg's own takes any."""
+"""Normalisation of images with any number of channels, for mmdet; the preprocessor of mmseg takes any."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,8 @@ class DetDataPreprocessor(MMDetDataPreprocessor):
             rgb_to_bgr, boxtype2tensor, non_blocking, batch_augments: as in mmdet.
 
     Raises:
-        UserError: means and deviations do not fit together, the channels or the colour conversion.
+        UserError: means and deviations differ in number, or a colour conversion is asked for with other than
+            3 channels.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class DetDataPreprocessor(MMDetDataPreprocessor):
         """Convert, normalise, pad and stack, as in mmdet.
 
         Raises:
-            UserError: an image of another number of channels than there are means.
+            UserError: an image has more or fewer channels than there are means.
         """
         for image in data['inputs']:
             if image.shape[0] != len(self.mean):

@@ -1,4 +1,4 @@
-"""Swin Transformer V2 as a backbone: what differs from v1 in ``swin.py``.
+"""Swin Transformer V2 as a backbone: its differences from v1 in ``swin.py``.
 
 Residual post-norm blocks, scaled cosine attention (``attention.py``), and merging that norms last.
 Microsoft published v2 for classification only: at one size, and with windows shrunk to small maps.

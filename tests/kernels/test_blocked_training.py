@@ -138,10 +138,10 @@ def test_frozen_stages():
         return torch.autograd.grad(model(image)[1].square().sum(), trained)
 
     with spy() as forward:
-        found = gradients()
+        computed = gradients()
     assert forward.call_count == 2
     with plain_path():
-        for ours, theirs in zip(found, gradients(), strict=True):
+        for ours, theirs in zip(computed, gradients(), strict=True):
             assert relative_difference(ours, theirs) <= 1e-11
 
 

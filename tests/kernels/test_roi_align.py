@@ -1,4 +1,4 @@
-"""RoIAlign as products equals torchvision's operator, which visits the samples one by one."""
+"""RoIAlign by matrices equals torchvision's operator, which visits the samples one by one."""
 
 import pytest
 import torch

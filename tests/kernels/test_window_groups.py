@@ -74,7 +74,7 @@ class TestWindowGroups:
         rows, columns = padded.size(1) // window, padded.size(2) // window
         expected = split_windows(padded.roll((-shift, -shift), dims=(1, 2)), window).squeeze(2)
         kinds = window_kinds(rows, columns, torch.device('cpu')).repeat(batch) * (shift > 0)
-        found = []
+        listed = []
         for group in groups:
             windows = group.to_windows(group.take(numbers)).view(-1, window**2)
             assert torch.equal((windows.flatten() == 0).nonzero().squeeze(1), group.pads)
@@ -84,9 +84,9 @@ class TestWindowGroups:
             assert lengths == sorted(lengths, reverse=True)
             assert len({kind for kind, *_ in group.kinds}) == len(group.kinds)
             for kind, first, last in group.kinds:
-                found += [[kind, *some] for some in windows[first:last].tolist()]
+                listed += [[kind, *some] for some in windows[first:last].tolist()]
         wanted = [[kind, *some] for kind, some in zip(kinds.tolist(), expected.tolist(), strict=True)]
-        assert sorted(found) == sorted(wanted)
+        assert sorted(listed) == sorted(wanted)
 
     def test_number_of_groups(
         self,

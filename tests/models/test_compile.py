@@ -72,10 +72,10 @@ def test_inductor_computes_the_same_gradients():
     model = built(SwinTransformer).train()
     call = torch.compile(model, fullgraph=True)
     x = torch.randn(1, 3, 97, 61, requires_grad=True)
-    found = []
+    gradients = []
     for function in (model, call):
         model.zero_grad()
         x.grad = None
         sum(y.square().mean() for y in function(x)).backward()
-        found.append((x.grad, *(p.grad for p in model.parameters())))
-    assert largest_difference(found[1], found[0]) < 1e-4
+        gradients.append((x.grad, *(p.grad for p in model.parameters())))
+    assert largest_difference(gradients[1], gradients[0]) < 1e-4

@@ -37,8 +37,8 @@ def run(fpn: torch.nn.Module, maps: list[Tensor]) -> tuple[tuple[Tensor, ...], d
     outputs = fpn(maps)
     cotangents = [torch.arange(x.numel(), dtype=x.dtype).sin().view_as(x) for x in outputs]
     named = dict(fpn.named_parameters()) | {f'map {i}': x for i, x in enumerate(maps)}
-    found = torch.autograd.grad(outputs, list(named.values()), cotangents, allow_unused=True)
-    return outputs, dict(zip(named, found, strict=True))
+    values = torch.autograd.grad(outputs, list(named.values()), cotangents, allow_unused=True)
+    return outputs, dict(zip(named, values, strict=True))
 
 
 @pytest.mark.parametrize('fewest', [1, winograd.MIN_CHANNELS], ids=['winograd', 'direct'])

@@ -35,11 +35,11 @@ def test_five_channels_in_mmdet():
     assert type(preprocessor) is DetDataPreprocessor
     result = preprocessor(data, training=True)
     assert result['inputs'].shape == (2, 5, 32, 32)
-    for image, found, (height, width) in zip(data['inputs'], result['inputs'], SIZES, strict=True):
+    for image, normalised, (height, width) in zip(data['inputs'], result['inputs'], SIZES, strict=True):
         expected = (image.numpy() - np.reshape(MEAN, (5, 1, 1))) / np.reshape(STD, (5, 1, 1))
-        np.testing.assert_allclose(found[:, :height, :width], expected, rtol=1e-5, atol=1e-5)
-        assert (found[:, height:] == 7).all()
-        assert (found[:, :, width:] == 7).all()
+        np.testing.assert_allclose(normalised[:, :height, :width], expected, rtol=1e-5, atol=1e-5)
+        assert (normalised[:, height:] == 7).all()
+        assert (normalised[:, :, width:] == 7).all()
     assert result['data_samples'][0].batch_input_shape == (32, 32)
 
 
@@ -47,20 +47,20 @@ def test_five_channels_in_mmdet():
 def test_three_channels_are_mmdets(training: bool):
     settings = dict(mean=MEAN[:3], std=STD[:3], bgr_to_rgb=True, pad_size_divisor=8)
     data = batch(3, DetDataSample)
-    found, expected = (
+    result, expected = (
         kind(**settings)(data, training) for kind in (DetDataPreprocessor, MMDetDataPreprocessor)
     )
-    assert torch.equal(found['inputs'], expected['inputs'])
+    assert torch.equal(result['inputs'], expected['inputs'])
 
 
 def test_five_channels_in_mmseg():
     data = batch(5, SegDataSample)
     data['inputs'] = [image[:, :17, :17] for image in data['inputs']]
-    found = SegDataPreProcessor(mean=MEAN, std=STD, bgr_to_rgb=True)(data, training=False)['inputs']
+    result = SegDataPreProcessor(mean=MEAN, std=STD, bgr_to_rgb=True)(data, training=False)['inputs']
     expected = (torch.stack(data['inputs']) - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[
         :, None, None
     ]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
 
 
 def test_what_does_not_fit_is_refused():

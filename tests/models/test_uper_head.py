@@ -143,8 +143,8 @@ def run(head: MMSegUPerHead, maps: list[Tensor], size: tuple[int, int]) -> dict[
     losses = head.loss_by_feat(logits, samples)
     named = {**dict(head.named_parameters()), **{f'map {i}': x for i, x in enumerate(maps)}}
     total = losses['loss_ce'] + logits.sin().sum()
-    found = torch.autograd.grad(total, list(named.values()), allow_unused=True)
-    gradients = {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
+    values = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    gradients = {name: gradient for name, gradient in zip(named, values, strict=True) if gradient is not None}
     buffers = {f'buffer {name}': buffer.clone() for name, buffer in head.named_buffers()}
     return {'logits': logits, **losses, **gradients, **buffers}
 
