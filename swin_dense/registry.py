@@ -4,6 +4,7 @@
 ``locations`` named here, so no config needs ``custom_imports``. One child per family that we use.
 """
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
@@ -26,4 +27,7 @@ TRANSFORMS = Registry(
 )
 METRICS = Registry(
     'metric', parent=MMENGINE_METRICS, scope='swin_dense', locations=['swin_dense.evaluate.online']
+)
+DATASETS = Registry(
+    'dataset', parent=MMENGINE_DATASETS, scope='swin_dense', locations=['swin_dense.data.coco_dataset']
 )

@@ -18,7 +18,7 @@ from swin_dense.data.fields import (
     set_classes,
 )
 from swin_dense.errors import UserError
-from swin_dense.formats.coco_json import read
+from swin_dense.formats.coco_json import has_repeats, read
 
 # tried in this order below the root; {split} is train or val
 ANNOTATIONS = (
@@ -168,4 +168,6 @@ def settle_classes(config: Config, options: Sequence[str] = ()) -> None:
     wanted = tuple(name for name in contents[first] if name in wanted)
     for leaf in leaves:
         leaf['metainfo'] = {**(leaf.get('metainfo') or {}), 'classes': wanted}
+        if has_repeats(Path(leaf.get('data_root') or '') / leaf['ann_file']):
+            leaf['type'] = 'swin_dense.CocoDataset'
     set_classes(config.model, len(wanted))

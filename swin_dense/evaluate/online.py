@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmseg.evaluation import IoUMetric as MMSegIoUMetric
 
 from swin_dense.console.terminal import say
+from swin_dense.data.coco_dataset import leave_out_repeats
 from swin_dense.data.fields import evaluators
 from swin_dense.errors import NotFiniteError
 from swin_dense.evaluate.coco import SCORES, Rules, mend, score_entries
@@ -66,6 +67,7 @@ class CocoMetric(MMDetCocoMetric):
     def compute_metrics(self, results: list) -> dict[str, float]:
         """With the annotations mended; without a single detection, 0."""
         if self._coco_api is not None:
+            leave_out_repeats(self._coco_api)
             mend(self._coco_api)
         found = super().compute_metrics(results)
         if found or self.format_only or self._coco_api is None:

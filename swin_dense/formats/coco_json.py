@@ -4,7 +4,7 @@ import gc
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -47,11 +47,15 @@ class Columns(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """The content of a file, what is wrong with it, and if that is nothing grave its annotations."""
+    """The content of a file, what is wrong with it, and if that is nothing grave its annotations.
+
+    ``content`` lacks the categories whose ids are in ``repeats``, see ``unused_repeats``.
+    """
 
     content: dict
     findings: tuple[Finding, ...]
     annotations: Columns | None = None
+    repeats: tuple[int | str, ...] = ()
 
 
 def read(path: Path) -> dict:
@@ -77,6 +81,11 @@ def load(path: Path) -> tuple[dict, list[Finding]]:
     """
     loaded = _cached(path)
     return loaded.content, list(loaded.findings)
+
+
+def has_repeats(path: Path) -> bool:
+    """Whether ``read`` leaves out categories of a file."""
+    return bool(_cached(path).repeats)
 
 
 def columns(path: Path) -> Columns:
@@ -169,8 +178,40 @@ def _entries(path: Path, content: dict) -> Loaded:
             odd += _no_ids(path, name, fields[name], kinds)
     if found := lacks or odd:
         return Loaded(content, tuple(found))
-    found = [*_repeated(path, fields), *_names(path, content), *_sizes(path, content['images'])]
-    return Loaded(content, tuple(found), Columns(*fields['annotations'].values()))
+    annotations = Columns(*fields['annotations'].values())
+    findings = _repeated(path, fields)
+    repeats = () if findings else _ids(unused_repeats(content['categories'], set(annotations.category_ids)))
+    if repeats:
+        kept = [category for category in content['categories'] if category['id'] not in repeats]
+        content = {**content, 'categories': kept}
+        what = 'categories without an annotation that repeat the name of another are left out; ids'
+        findings.append(Finding('warning', path, 'categories', what, **some(repeats)))
+    findings += [*_names(path, content), *_sizes(path, content['images'])]
+    return Loaded(content, tuple(findings), annotations, repeats)
+
+
+def unused_repeats(categories: Sequence[dict], used: Collection[int | str]) -> list[dict]:
+    """Categories without an annotation that have the name of another one.
+
+    Roboflow exports them: its category 0 is the supercategory, which often bears the name of a class. Of
+    several that all have no annotation the last is the class.
+
+    Args:
+        categories: of an annotation file.
+        used: ids of those that have annotations.
+    """
+    by_name: dict[str, list[dict]] = {}
+    for category in categories:
+        by_name.setdefault(str(category['name']), []).append(category)
+    repeats = []
+    for group in by_name.values():
+        unused = [category for category in group if category['id'] not in used]
+        repeats += unused if len(unused) < len(group) else unused[:-1]
+    return repeats
+
+
+def _ids(entries: Sequence[dict]) -> tuple[int | str, ...]:
+    return tuple(entry['id'] for entry in entries)
 
 
 def _fields(

@@ -13,6 +13,7 @@ OURS = (
     'mmengine.optim',
     'mmengine.runner',
     'swin_dense.checkpoints',
+    'swin_dense.data.coco_dataset',
     'swin_dense.data.loading',
     'swin_dense.engine.amp',
     'swin_dense.evaluate.online',
