@@ -22,6 +22,7 @@ def parse_args() -> argparse.Namespace:
     add('what', type=Path, metavar='CONFIG|DIR', help='config file, or a COCO or ADE20K folder')
     add('--data', type=Path, metavar='DIR', help='COCO or ADE20K root, replaces every path of the config')
     add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
+    add('--zero-label', choices=('ignored', 'class'), help='label 0 of label maps (by the labels themselves)')
     add('--decode', action='store_true', help='decode every image, rather than reading headers')
     add('--stats', action='store_true', help='mean and std of the channels, as lines for the config')
     add('--json', action='store_true', help='findings and instances as JSON, and nothing else')
@@ -41,10 +42,10 @@ def main() -> None:
     from swin_dense.console import findings, terminal
     from swin_dense.engine import prepare
 
-    command = prepare.Command(str(args.what), args.cfg_options, args.data, args.classes)
+    command = prepare.Command(str(args.what), args.cfg_options, args.data, args.classes, args.zero_label)
     ready = partial(prepare.of_data, command)
     if args.what.is_dir():
-        result = data_sets.try_folder(args.what, args.decode, args.classes)
+        result = data_sets.try_folder(args.what, args.decode, args.classes, args.zero_label)
     else:
         result = data_sets.try_config(ready, tasks.check, args.what, args.decode)
     if args.json:

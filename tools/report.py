@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('source', type=Path, help='work directory of a run, COCO results, or a folder of PNG label maps')
     add('--data', type=Path, metavar='DIR', help="COCO or ADE20K root (the run's own)")
+    add('--zero-label', choices=('ignored', 'class'), help='label 0 of label maps (by the labels themselves)')
     add('--out', type=Path, metavar='FILE', help='the page (report.html in the work directory)')
     return parser.parse_args()
 
@@ -40,7 +41,11 @@ def main() -> None:
     out = args.out or (args.source / 'report.html' if folder else args.source.with_suffix('.html'))
     folders.check_writable(out.absolute().parent, 'the folder of the report')  # before the work, not after it
     with terminal.quiet_hosts():
-        content = page.of_run(args.source, args.data) if run else page.of_predictions(args.source, args.data)
+        content = (
+            page.of_run(args.source, args.data)
+            if run
+            else page.of_predictions(args.source, args.data, args.zero_label)
+        )
     terminal.say(f'report: {page.save(content, out)}')
 
 

@@ -21,6 +21,7 @@ def parse_args() -> argparse.Namespace:
     add('--predictions', type=Path, metavar='PATH', help='score these, with no model: as --out writes')
     add('--data', type=Path, metavar='DIR', help='COCO or ADE20K root, replaces every path')
     add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
+    add('--zero-label', choices=('ignored', 'class'), help='label 0 of label maps (by the labels themselves)')
     add('--work-dir', metavar='DIR', help='where metrics go (work_dirs/CONFIG)')
     add('--out', type=Path, metavar='FILE', help='write predictions: COCO JSON, or a folder of PNGs')
     add('--device', help='cpu, cuda, cuda:N or mps (the best there is)')
@@ -46,6 +47,7 @@ def main() -> None:
         options=args.cfg_options,
         data=args.data,
         classes=args.classes,
+        zero_label=args.zero_label,
         work_dir=args.work_dir,
         launcher=args.launcher,
     )

@@ -19,6 +19,7 @@ def parse_args() -> argparse.Namespace:
     add('config', help='config file, of swin_dense, mmdet or mmseg')
     add('--data', type=Path, metavar='DIR', help='COCO or ADE20K root, replaces every path')
     add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
+    add('--zero-label', choices=('ignored', 'class'), help='label 0 of label maps (by the labels themselves)')
     add('--work-dir', metavar='DIR', help='where the run is saved (work_dirs/CONFIG)')
     add('--checkpoint', metavar='FILE', help='weights of any Swin, or of a whole model, to start from')
     add(
@@ -57,6 +58,7 @@ def main() -> None:
         options=args.cfg_options,
         data=args.data,
         classes=args.classes,
+        zero_label=args.zero_label,
         work_dir=args.work_dir,
         launcher=args.launcher,
         precision=args.amp,

@@ -12,6 +12,7 @@ from swin_dense.check import ade20k_sets, coco_sets, pipeline
 from swin_dense.console.findings import Finding, as_json, errors, skippable, table
 from swin_dense.data import ade20k, coco
 from swin_dense.data.fields import evaluators, head_classes, leaf_datasets, listed, loaders, refuse_code
+from swin_dense.data.zero_label import ZeroLabel
 from swin_dense.errors import UserError
 from swin_dense.formats import coco_json
 from swin_dense.printable import printable
@@ -96,11 +97,16 @@ def _chosen(config: Config, splits: Sequence[str]) -> dict[str, dict]:
     return {name: loader for name, loader in loaders(config).items() if name in splits}
 
 
-def check_folder(root: Path, decode: bool, classes: Path | None = None) -> list[Finding]:
+def check_folder(
+    root: Path, decode: bool, classes: Path | None = None, zero_label: ZeroLabel | None = None
+) -> list[Finding]:
     """Check a COCO or ADE20K folder, with no config.
 
     Args:
+        root: the folder.
+        decode: as ``check_objects``.
         classes: file with a class name a line, of an ADE20K folder.
+        zero_label: whether label 0 is a class there; None for what the label maps say.
 
     Raises:
         UserError: the folder holds neither.
@@ -109,17 +115,22 @@ def check_folder(root: Path, decode: bool, classes: Path | None = None) -> list[
     if files:
         return _check_coco_folder(root, files, decode)
     try:
-        folder, layout = ade20k.find_layout(root)
+        ade20k.find_layout(root)
     except UserError as error:
         looked = 'no COCO annotations either (such as annotations/instances_train*.json)'
         raise UserError(f'{error}; {looked}') from error
+    datasets = ade20k.of_folder(root, classes, zero_label)
     found = []
-    for images, labels in dict.fromkeys(layout):
-        leaf = ade20k.leaf_of(folder, images, labels)
-        names = ade20k.folder_classes(root, leaf, classes)
+    for dataset in datasets[:1] if datasets[0] == datasets[1] else datasets:
+        folder, places = Path(dataset['data_root']), dataset['data_prefix']
         found += ade20k_sets.check_split(
-            *(folder / images, folder / labels, leaf['img_suffix'], leaf['seg_map_suffix']),
-            *(names, ade20k.ignores_zero(leaf), decode),
+            images=folder / places['img_path'],
+            labels=folder / places['seg_map_path'],
+            img_suffix=dataset['img_suffix'],
+            seg_map_suffix=dataset['seg_map_suffix'],
+            classes=ade20k.classes_of(dataset),
+            reduce_zero_label=ade20k.ignores_zero(dataset),
+            decode=decode,
         )
     return found
 
@@ -157,10 +168,13 @@ def try_config(prepare: Callable[[], Config], check: Check, path: Path, decode: 
         return _failed(path, error)
 
 
-def try_folder(root: Path, decode: bool, classes: Path | None = None) -> Result:
-    """Check a folder; that it cannot be understood is a finding too."""
+def try_folder(
+    root: Path, decode: bool, classes: Path | None = None, zero_label: ZeroLabel | None = None
+) -> Result:
+    """Check a folder; a folder that cannot be understood is a finding too."""
     try:
-        return Result(check_folder(root, decode, classes), _instances(annotation_files(root).values()))
+        found = check_folder(root, decode, classes, zero_label)
+        return Result(found, _instances(annotation_files(root).values()))
     except UserError as error:
         return _failed(root, error)
 
@@ -215,7 +229,7 @@ def _uses(config: Config, chosen: dict[str, dict]) -> list[_Use]:
 
 
 def _check_heads(config: Config) -> list[Finding]:
-    """Heads and data sets agree, which ``settle_classes`` sees to where it knows the classes."""
+    """Heads and data sets agree, which ``name_classes`` sees to where it knows the classes."""
     leaves = [leaf for loader in loaders(config).values() for leaf in leaf_datasets(loader['dataset'])]
     classes = next((c for leaf in leaves if (c := (leaf.get('metainfo') or {}).get('classes'))), None)
     wrong = head_classes(config.model) - {len(classes)} if classes else set()
@@ -289,10 +303,15 @@ def _check_label_maps(chosen: dict[str, dict], decode: bool, skip_bad: bool) -> 
         ours = any(str(step['type']) == 'swin_dense.LoadImage' for step in leaf.get('pipeline') or ())
         resizes = [scale for _, leaf in named for scale in pipeline.scales(leaf.get('pipeline'))]
         of_split = ade20k_sets.check_split(
-            *(images, labels),
-            *(leaf.get('img_suffix', '.jpg'), leaf.get('seg_map_suffix', '.png')),
-            *(ade20k.settled_classes(leaf), ade20k.ignores_zero(leaf), decode, not ours),
-            list(dict.fromkeys(resizes)),
+            images=images,
+            labels=labels,
+            img_suffix=leaf.get('img_suffix', '.jpg'),
+            seg_map_suffix=leaf.get('seg_map_suffix', '.png'),
+            classes=ade20k.classes_of(leaf),
+            reduce_zero_label=ade20k.ignores_zero(leaf),
+            decode=decode,
+            host_loads=not ours,
+            resizes=list(dict.fromkeys(resizes)),
         )
         trained = {name for name, _ in named} == {'train'}
         found += skippable(of_split) if skip_bad and trained else of_split

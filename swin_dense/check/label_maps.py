@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from swin_dense.console.findings import Finding, some
+from swin_dense.data.zero_label import of_labels
 from swin_dense.formats.label_maps import IGNORED, StoredLabels
 
 SHOWN_VALUES = 5  # label values that get a finding of their own
 SHOWN_CLASSES = 20
-BACKGROUND = {'background', 'bg', 'back', 'none', 'other', 'others', 'void', 'unlabeled', 'unlabelled'}
 
 
 @dataclass
@@ -107,7 +107,7 @@ def _beyond(histogram: Histogram) -> list[Finding]:
     count = len(histogram.classes)
     hint = ''
     if not histogram.reduce_zero_label and beyond == [count]:
-        hint = '; with reduce_zero_label=True the labels fit: is 0 unlabelled?'
+        hint = '; with reduce_zero_label=True the labels fit: is 0 unlabelled? (--zero-label ignored)'
     message = (
         f'{count} classes and reduce_zero_label={histogram.reduce_zero_label}: labels are {valid.start} to '
         f'{valid.stop - 1}, and {" and ".join(map(str, histogram.ignored()))} ignored; training fails with '
@@ -135,10 +135,9 @@ def _zero_label(histogram: Histogram, folder: Path, complete: bool) -> list[Find
         return [Finding('note', folder, 'reduce_zero_label', text)]
     text += (
         f'; but 0 to {last - 1} all occur and {last} never does, as if 0 were class {names[0]!r} and not '
-        f'unlabelled: is reduce_zero_label=False meant?'
+        f'unlabelled: is reduce_zero_label=False meant? (--zero-label class)'
     )
-    # a last class that no file shows would look the same, but for these
-    certain = complete and (len(used) == 1 or names[0].strip().lower() in BACKGROUND)
+    certain = complete and of_labels(histogram.files, names) == 'class'
     return [Finding('error' if certain else 'warning', folder, 'reduce_zero_label', text)]
 
 

@@ -4,11 +4,9 @@ import inspect
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
-from PIL import Image
 from rich.progress import track
 
 from swin_dense.data.fields import (
@@ -19,10 +17,11 @@ from swin_dense.data.fields import (
     refuse_code,
     set_classes,
 )
+from swin_dense.data.zero_label import ZeroLabel, labels_of, of_labels
 from swin_dense.errors import UserError
 from swin_dense.formats.class_names import read_class_names
-from swin_dense.formats.label_maps import IGNORED
-from swin_dense.storage.regular import other_kind
+from swin_dense.formats.images import BadImageError
+from swin_dense.formats.label_maps import IGNORED, stored_labels
 
 # (images, label maps) below the root for train and val; tried in this order
 LAYOUTS = (
@@ -30,6 +29,7 @@ LAYOUTS = (
     (('img_dir/train', 'ann_dir/train'), ('img_dir/val', 'ann_dir/val')),
     (('images', 'annotations'), ('images', 'annotations')),  # one split for both
 )
+COUNTED = 'the label maps'  # where numbered classes are from
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.tif', '.tiff', '.bmp')
 
 
@@ -61,15 +61,21 @@ def point_at(config: Config, root: Path) -> None:
         config.data_root = str(folder.absolute())  # the config file's variable: nothing reads it but people
     for name, loader in loaders(config).items():
         images, labels = train if name == 'train' else val
-        for leaf in leaf_datasets(loader['dataset']):
-            leaf['data_root'] = str(folder.absolute())
-            leaf['ann_file'] = ''
-            leaf['data_prefix'] = dict(img_path=images, seg_map_path=labels)
-            leaf['img_suffix'] = _suffix(folder / images)
-            leaf['seg_map_suffix'] = _suffix(folder / labels)
+        for dataset in leaf_datasets(loader['dataset']):
+            dataset['data_root'] = str(folder.absolute())
+            dataset['ann_file'] = ''
+            dataset['data_prefix'] = dict(img_path=images, seg_map_path=labels)
+            dataset['img_suffix'] = _suffix(folder / images)
+            dataset['seg_map_suffix'] = _suffix(folder / labels)
 
 
-def settle_classes(config: Config, root: Path | None, file: Path | None, options: Sequence[str] = ()) -> None:
+def name_classes(
+    config: Config,
+    root: Path | None,
+    file: Path | None,
+    options: Sequence[str] = (),
+    zero_label: ZeroLabel | None = None,
+) -> None:
     """Make data sets and heads agree on the classes.
 
     They are taken from the first of: ``file`` (``--classes``), the config's ``metainfo``, ``classes.txt``
@@ -80,6 +86,7 @@ def settle_classes(config: Config, root: Path | None, file: Path | None, options
         config: changed in place.
         root, file: what the command line names.
         options: the ``KEY=VALUE`` of the command line that are in the config.
+        zero_label: whether label 0 is a class; None for what options, label maps or config say.
 
     Raises:
         UserError: the file is missing or empty, or the label maps hold no class; or an option says otherwise.
@@ -87,31 +94,61 @@ def settle_classes(config: Config, root: Path | None, file: Path | None, options
     """
     refuse_code(config)
     check_folders(config)
-    leaves = [leaf for loader in loaders(config).values() for leaf in leaf_datasets(loader['dataset'])]
-    named = named_classes(leaves[0])
-    folders = [Path(folder) for folder in (root, leaves[0].get('data_root')) if folder]
-    beside = [path for folder in folders if (path := folder / 'classes.txt').is_file()]
-    if file is not None:
-        source, names = f'--classes {file}', read_class_names(file, '--classes')
-    elif named:
-        source, names = f'config {config.filename}: metainfo.classes', named
-    elif beside:
-        source, names = str(beside[0]), read_class_names(beside[0], 'class names')
-    elif _type_names(leaves[0]):
-        check_options(config, options, len(_type_names(leaves[0])), leaves[0]['type'])
-        return  # the heads of such a config are made for these classes
-    else:
-        source, names = 'the label maps', _count_classes(leaves[0])
+    datasets = [inner for loader in loaders(config).values() for inner in leaf_datasets(loader['dataset'])]
+    stated = [option for option in options if option.partition('=')[0].endswith('reduce_zero_label')]
+    if zero_label is not None and stated:
+        raise UserError(f'--zero-label {zero_label} and --cfg-options {stated[0]}: give one of them')
+    if zero_label is not None:
+        _set_zero_label(datasets, zero_label)
+    source, names = _find_classes(config, datasets[0], root, file)
     check_options(config, options, len(names), source)
-    from_config = file is None and named
-    for leaf in leaves:
-        if not from_config or not _type_names(leaf):
-            leaf['reduce_zero_label'] = leaf.get('reduce_zero_label', _reduces(leaf))
+    from_config = file is None and bool(named_classes(datasets[0]))
+    if not from_config and source == datasets[0]['type']:
+        return  # the heads of such a config are made for these classes
+    is_open = root is not None or 'reduce_zero_label' not in datasets[0]
+    if zero_label is None and not stated and is_open and not (from_config and _type_names(datasets[0])):
+        _set_zero_label(datasets, _of_labels(datasets[0], names))
+    for dataset in datasets:
+        if not from_config or not _type_names(dataset):
+            dataset['reduce_zero_label'] = dataset.get('reduce_zero_label', _reduces(dataset))
         if not from_config:
             # a type with names of its own accepts no others, and a palette goes with its names
-            leaf['type'], leaf['metainfo'] = 'mmseg.BaseSegDataset', {}
-        leaf['metainfo'] = {**(leaf.get('metainfo') or {}), 'classes': names}
+            dataset['type'], dataset['metainfo'] = 'mmseg.BaseSegDataset', {}
+        dataset['metainfo'] = {**(dataset.get('metainfo') or {}), 'classes': names}
     set_classes(config.model, len(names))
+
+
+def _find_classes(
+    config: Config, dataset: dict, root: Path | None, file: Path | None
+) -> tuple[str, tuple[str, ...]]:
+    """Where the class names are found, for a person, and the names."""
+    if file is not None:
+        return f'--classes {file}', read_class_names(file, '--classes')
+    if named := named_classes(dataset):
+        return f'config {config.filename}: metainfo.classes', named
+    folders = [Path(folder) for folder in (root, dataset.get('data_root')) if folder]
+    for path in (folder / 'classes.txt' for folder in folders):
+        if path.is_file():
+            return str(path), read_class_names(path, 'class names')
+    if names := _type_names(dataset):
+        return dataset['type'], names
+    return COUNTED, _count_classes(dataset)
+
+
+def _of_labels(dataset: dict, names: Sequence[str]) -> ZeroLabel | None:
+    """What the label maps of a data set say of label 0; None if they leave it open."""
+    folder = Path(dataset.get('data_root') or '') / (dataset.get('data_prefix') or {}).get('seg_map_path', '')
+    return of_labels(labels_of(folder, dataset.get('seg_map_suffix', '.png')), names)
+
+
+def _set_zero_label(datasets: Sequence[dict], zero_label: ZeroLabel | None) -> None:
+    """State it in data sets, and in the steps of their pipelines that state it; None changes nothing."""
+    if zero_label is None:
+        return
+    for dataset in datasets:
+        steps = [step for step in dataset.get('pipeline') or () if 'reduce_zero_label' in step]
+        for part in (dataset, *steps):
+            part['reduce_zero_label'] = zero_label == 'ignored'
 
 
 def check_folders(config: Config) -> None:
@@ -121,9 +158,9 @@ def check_folders(config: Config) -> None:
         UserError: the first that does not.
     """
     for name, loader in loaders(config).items():
-        for leaf in leaf_datasets(loader['dataset']):
-            for key, part in (leaf.get('data_prefix') or {}).items():
-                folder = Path(leaf.get('data_root') or '') / (part or '')
+        for dataset in leaf_datasets(loader['dataset']):
+            for key, part in (dataset.get('data_prefix') or {}).items():
+                folder = Path(dataset.get('data_root') or '') / (part or '')
                 if not folder.is_dir():
                     raise UserError(
                         f'config {config.filename}: {name}_dataloader.dataset.data_prefix.{key}: folder '
@@ -131,8 +168,33 @@ def check_folders(config: Config) -> None:
                     )
 
 
-def leaf_of(folder: Path, images: str, labels: str) -> dict:
-    """The data set of one split of a folder that ``find_layout`` found, as a config would have it."""
+def of_folder(root: Path, file: Path | None = None, zero_label: ZeroLabel | None = None) -> list[dict]:
+    """The training and the validation data set of a folder, as a config would have them.
+
+    Args:
+        root: the folder.
+        file: names of the classes; None for its ``classes.txt``, or, where there is none, numbers.
+        zero_label: whether label 0 is a class; None for what the label maps say.
+
+    Raises:
+        UserError: there are no images with label maps, or no class in these.
+    """
+    folder, layout = find_layout(root)
+    datasets = [_dataset(folder, images, labels) for images, labels in layout]
+    _set_zero_label(datasets, zero_label)
+    beside = [path for place in (root, folder) if (path := place / 'classes.txt').is_file()]
+    named = file or next(iter(beside), None)
+    field = '--classes' if file else 'class names'
+    names = read_class_names(named, field) if named else _count_classes(datasets[0])
+    if zero_label is None:
+        _set_zero_label(datasets, _of_labels(datasets[0], names) if named else None)
+    for dataset in datasets:
+        dataset['reduce_zero_label'] = ignores_zero(dataset)
+        dataset['metainfo'] = dict(classes=names)
+    return datasets
+
+
+def _dataset(folder: Path, images: str, labels: str) -> dict:
     return dict(
         type='mmseg.BaseSegDataset',
         data_root=str(folder),
@@ -142,24 +204,14 @@ def leaf_of(folder: Path, images: str, labels: str) -> dict:
     )
 
 
-def folder_classes(root: Path, leaf: dict, file: Path | None) -> tuple[str, ...]:
-    """The classes of a folder without a config: of ``file``, of its ``classes.txt``, or counted."""
-    beside = [
-        path for folder in (root, leaf['data_root']) if (path := Path(folder) / 'classes.txt').is_file()
-    ]
-    named = file or next(iter(beside), None)
-    field = '--classes' if file else 'class names'
-    return read_class_names(named, field) if named else _count_classes(leaf)
+def classes_of(dataset: dict) -> tuple[str, ...]:
+    """The classes of a data set after ``name_classes``: its own, or those of its type."""
+    return tuple((dataset.get('metainfo') or {}).get('classes') or _type_names(dataset))
 
 
-def settled_classes(leaf: dict) -> tuple[str, ...]:
-    """The classes of a data set after ``settle_classes``: its own, or those of its type."""
-    return tuple((leaf.get('metainfo') or {}).get('classes') or _type_names(leaf))
-
-
-def ignores_zero(leaf: dict) -> bool:
-    """Whether label 0 means unlabelled in a data set after ``settle_classes``."""
-    return bool(leaf.get('reduce_zero_label', _reduces(leaf)))
+def ignores_zero(dataset: dict) -> bool:
+    """Whether label 0 means unlabelled in a data set after ``name_classes``."""
+    return bool(dataset.get('reduce_zero_label', _reduces(dataset)))
 
 
 def _suffix(folder: Path) -> str | None:
@@ -168,41 +220,37 @@ def _suffix(folder: Path) -> str | None:
     return next((suffix for suffix in suffixes if suffix.lower() in IMAGE_SUFFIXES), None)
 
 
-def _type_names(leaf: dict) -> tuple[str, ...]:
-    return tuple(_type(leaf).METAINFO.get('classes', ()))
+def _type_names(dataset: dict) -> tuple[str, ...]:
+    return tuple(_type(dataset).METAINFO.get('classes', ()))
 
 
-def _type(leaf: dict) -> type[BaseSegDataset]:
-    found = DATASETS.get(leaf['type'])
+def _type(dataset: dict) -> type[BaseSegDataset]:
+    found = DATASETS.get(dataset['type'])
     if found is None:
-        raise UserError(f'data set type {leaf["type"]!r} is not registered in mmseg')
+        raise UserError(f'data set type {dataset["type"]!r} is not registered in mmseg')
     return found
 
 
-def _reduces(leaf: dict) -> bool:
+def _reduces(dataset: dict) -> bool:
     """Whether label 0 means unlabelled: yes in ADE20K's layout, unless the type with its classes knows."""
-    if not _type_names(leaf):
+    if not _type_names(dataset):
         return True
-    parameters = inspect.signature(_type(leaf).__init__).parameters
+    parameters = inspect.signature(_type(dataset).__init__).parameters
     return 'reduce_zero_label' in parameters and parameters['reduce_zero_label'].default
 
 
-def _count_classes(leaf: dict) -> tuple[str, ...]:
+def _count_classes(dataset: dict) -> tuple[str, ...]:
     """Numbered classes, up to the highest label in the data set's label maps."""
-    folder = Path(leaf.get('data_root') or '') / (leaf.get('data_prefix') or {}).get('seg_map_path', '')
+    folder = Path(dataset.get('data_root') or '') / (dataset.get('data_prefix') or {}).get('seg_map_path', '')
     highest = 0
-    paths = sorted(folder.rglob(f'*{leaf.get("seg_map_suffix", ".png")}'))
+    paths = sorted(folder.rglob(f'*{dataset.get("seg_map_suffix", ".png")}'))
     for path in track(paths, 'counting classes', transient=True):
         try:
-            if kind := other_kind(path):
-                raise UserError(f'label map {path} cannot be read as an image: it is {kind}')
-            labels = np.asarray(Image.open(path))  # of a palette PNG, the indices
-        except OSError as error:
-            raise UserError(f'label map {path} cannot be read as an image') from error
-        if labels.ndim != 2:
-            raise UserError(f'label map {path} is a colour image: a label map has one channel')
+            labels = stored_labels(path)
+        except BadImageError as error:
+            raise UserError(f'label map {path}: {error}') from error
         highest = max(highest, int(labels[labels != IGNORED].max(initial=0)))
-    first = 1 if leaf.get('reduce_zero_label', _reduces(leaf)) else 0
+    first = 1 if dataset.get('reduce_zero_label', _reduces(dataset)) else 0
     if highest < first:
         raise UserError(f'label maps in {folder}: no class in any of them, only label 0 and {IGNORED}')
     return tuple(f'class_{label}' for label in range(first, highest + 1))

@@ -125,7 +125,7 @@ def point_at(config: Config, root: Path) -> None:
                 metric['ann_file'] = str(find_annotations(root, 'val').absolute())
 
 
-def settle_classes(config: Config, options: Sequence[str] = ()) -> None:
+def name_classes(config: Config, options: Sequence[str] = ()) -> None:
     """Make data sets and heads agree on the classes.
 
     If the config names them (``metainfo.classes``), every annotation file must have them. If it does

@@ -8,7 +8,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from mmengine.runner.loops import BaseLoop
 from torch import nn
 
-from swin_dense import __version__, hosts
+from swin_dense import __version__, hosts, tasks
 from swin_dense.engine.runner import Runner
 
 
@@ -26,6 +26,7 @@ def training_header(runner: Runner) -> dict[str, str]:
         'train': _dataset(runner.train_loop),
         'val': _dataset(runner.val_loop) if runner.val_loop else 'none',
         'classes': _classes(runner.train_loop),
+        **_task_rows(runner, runner.train_loop),
         'device': _device(runner),
         'precision': _precision(runner),
         'batch': _batch(runner),
@@ -42,6 +43,7 @@ def test_header(runner: Runner) -> dict[str, str]:
         'weights': runner.cfg.load_from,
         'test': _dataset(runner.test_loop),
         'classes': _classes(runner.test_loop),
+        **_task_rows(runner, runner.test_loop),
         'device': _device(runner),
         'saved in': runner.work_dir,
     }
@@ -66,11 +68,20 @@ def _model_rows(runner: Runner) -> dict[str, str]:
     }
 
 
-def _dataset(loop: BaseLoop) -> str:
+def _task_rows(runner: Runner, loop: BaseLoop) -> dict[str, str]:
+    return tasks.of_config(runner.cfg).header(_inner(loop))
+
+
+def _inner(loop: BaseLoop) -> Any:  # noqa: ANN401  of a host
+    """The data set inside wrappers; of several the first."""
     dataset = loop.dataloader.dataset
-    inner = dataset
-    while hasattr(inner, 'dataset'):
-        inner = inner.dataset
+    while hasattr(dataset, 'dataset') or hasattr(dataset, 'datasets'):
+        dataset = dataset.dataset if hasattr(dataset, 'dataset') else dataset.datasets[0]
+    return dataset
+
+
+def _dataset(loop: BaseLoop) -> str:
+    dataset, inner = loop.dataloader.dataset, _inner(loop)
     where = getattr(inner, 'ann_file', '') or getattr(inner, 'data_prefix', {}).get('img_path', '')
     return f'{len(dataset)} images, {where}'
 

@@ -11,11 +11,13 @@ from mmengine.device import get_device
 
 from swin_dense import tasks
 from swin_dense.data.fields import listed, loaders
+from swin_dense.data.zero_label import ZeroLabel
 from swin_dense.engine import config as configs
 from swin_dense.engine import launch, start
 from swin_dense.engine.start import Start
 from swin_dense.errors import UserError
 from swin_dense.evaluate import online
+from swin_dense.tasks.task import DataOptions
 
 FRESH = Start()
 
@@ -29,6 +31,7 @@ class Command:
         options: ``KEY=VALUE`` overrides.
         data: root of a data folder that replaces every path.
         classes: file with one class name a line.
+        zero_label: whether label 0 of label maps is a class; None where it is not said.
         work_dir: where the run is saved; ``work_dirs/CONFIG`` if None.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
         precision: ``'bf16'``, ``'fp16'``, or None for the config's own.
@@ -42,6 +45,7 @@ class Command:
     options: Sequence[str] = ()
     data: Path | None = None
     classes: Path | None = None
+    zero_label: ZeroLabel | None = None
     work_dir: str | None = None
     launcher: str = 'none'
     precision: str | None = None
@@ -49,6 +53,10 @@ class Command:
     tensorboard: bool = False
     seed: int | None = None
     begin: Start = FRESH
+
+    def of_data(self) -> DataOptions:
+        """The part about the data."""
+        return DataOptions(self.data, self.classes, self.zero_label, self.options)
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def scoring(command: Command) -> Config:
     """The config of a scoring without a model, which needs the ground truth alone; errors as ``training``."""
     config = _loaded(command)
     task = tasks.of_config(config)
-    task.prepare_truth(config, command.data, command.classes, command.options)
+    task.prepare_truth(config, command.of_data())
     return config
 
 
@@ -130,7 +138,7 @@ def _set_data(config: Config, command: Command) -> None:
     task = tasks.of_config(config)
     if command.data is not None:
         task.point_at(config, command.data)
-    task.set_classes(config, command.data, command.classes, command.options)
+    task.name_classes(config, command.of_data())
     single_process_loaders(config)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
-from PIL import Image
 
 from swin_dense.errors import UserError
 from swin_dense.evaluate.label_folder import map_names
-from swin_dense.formats.label_maps import IGNORED
+from swin_dense.formats.images import BadImageError
+from swin_dense.formats.label_maps import IGNORED, stored_labels
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ def count(found: list[Sample], classes: tuple[str, ...], predictions: Path) -> C
         raise UserError(f'predictions {predictions}: no folder of PNG label maps')
     result = Counted(classes, [], found, [])
     for sample in found:
-        truth = read_labels(sample.truth, len(classes), sample.reduced)
+        truth = read_classes(sample.truth, len(classes), sample.reduced)
         path = predictions / f'{sample.name}.png'
         if path.is_file():
-            predicted = read_labels(path, len(classes), sample.reduced)
+            predicted = read_classes(path, len(classes), sample.reduced)
         else:
             result.without.append(sample.image.name)
             predicted = np.full_like(truth, len(classes))
@@ -100,19 +100,16 @@ def count(found: list[Sample], classes: tuple[str, ...], predictions: Path) -> C
     return result
 
 
-def read_labels(path: Path, classes: int, reduced: bool) -> np.ndarray:
+def read_classes(path: Path, classes: int, reduced: bool) -> np.ndarray:
     """A label map as (H, W) int64 classes; ``classes`` where there is no label.
 
     Raises:
         UserError: it cannot be read, is a colour image, or has a label that is no class.
     """
     try:
-        with Image.open(path) as file:
-            labels = np.asarray(file).astype(np.int64)  # of a palette PNG, the indices
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f'label map {path} cannot be read as an image') from error
-    if labels.ndim != 2:
-        raise UserError(f'label map {path} is a colour image: a label map has one channel')
+        labels = stored_labels(path).astype(np.int64)
+    except BadImageError as error:
+        raise UserError(f'label map {path}: {error}') from error
     unlabelled = labels == IGNORED
     if reduced:
         unlabelled |= labels == 0

@@ -27,11 +27,11 @@ class StoredLabels:
     wrapped: dict[float, int]
 
 
-def read_labels(path: Path) -> StoredLabels:
-    """Read a label map as mmseg's LoadAnnotations does: of a palette image the indices, then as uint8.
+def stored_labels(path: Path) -> np.ndarray:
+    """(H, W) the values of a label map as they are stored, of a palette image the indices.
 
     Raises:
-        BadImageError: it cannot be read, or is no single channel; the text says what follows.
+        BadImageError: it cannot be read, or has more than one channel; the text says what follows.
     """
     probe(path)
     try:
@@ -45,6 +45,16 @@ def read_labels(path: Path) -> StoredLabels:
             f'a label map has one channel, this one {stored.shape[2]} '
             + ('with the same values: save one of them' if gray else '(colours?): save class indices')
         )
+    return stored
+
+
+def read_labels(path: Path) -> StoredLabels:
+    """Read a label map as mmseg's LoadAnnotations does: of a palette image the indices, then as uint8.
+
+    Raises:
+        BadImageError: as ``stored_labels``, and for a side of one pixel, which mmseg cannot load.
+    """
+    stored = stored_labels(path)
     if min(stored.shape) == 1:
         raise BadImageError(f'{stored.shape[1]} x {stored.shape[0]}: mmseg drops a side of one pixel')
     if stored.dtype in (np.uint8, bool):

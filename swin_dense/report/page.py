@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 
 from swin_dense import tasks, trust
 from swin_dense.data.fields import leaf_datasets
+from swin_dense.data.zero_label import ZeroLabel
 from swin_dense.drawing import pictures
 from swin_dense.engine import foreign_config
 from swin_dense.errors import UserError
@@ -19,7 +20,7 @@ from swin_dense.evaluate.metrics import as_fractions
 from swin_dense.report import gallery, history
 from swin_dense.report.history import Curves
 from swin_dense.storage import atomic
-from swin_dense.tasks.task import Scored, Task
+from swin_dense.tasks.task import DataOptions, Scored, Task
 
 # the figures at the top, and what they mean to a person who has never met them
 HEADLINES = {
@@ -119,15 +120,17 @@ def _places(config: Config) -> list[Path]:
     return places
 
 
-def of_predictions(predictions: Path, data: Path) -> Page:
+def of_predictions(predictions: Path, data: Path, zero_label: ZeroLabel | None = None) -> Page:
     """The page of predictions alone: COCO results, or a folder of label maps.
 
     Args:
         predictions: as ``tools/test.py --out`` writes them.
         data: root of the COCO or ADE20K folder with the ground truth.
+        zero_label: whether label 0 of its label maps is a class; None for what they say.
     """
     task = tasks.of_predictions(predictions)
-    return _page(task.score(task.truth_of_folder(data), predictions), task, predictions.resolve().stem)
+    truth = task.truth_of_folder(DataOptions(data, zero_label=zero_label))
+    return _page(task.score(truth, predictions), task, predictions.resolve().stem)
 
 
 def is_run(path: Path) -> bool:

@@ -23,7 +23,7 @@ from swin_dense.formats.coco_results import FIELDS
 from swin_dense.formats.predictions import Instances, encode
 from swin_dense.tasks import detection_examples
 from swin_dense.tasks.detection_output import DetectionOutput
-from swin_dense.tasks.task import ALL_SPLITS, Scored, Task, Texts, Tiling, Wanted
+from swin_dense.tasks.task import ALL_SPLITS, DataOptions, Scored, Task, Texts, Tiling, Wanted
 from swin_dense.tiling.instances import predict_instances
 
 
@@ -65,12 +65,9 @@ class Detection(Task[Truth, Instances]):
     def point_at(self, config: Config, root: Path) -> None:
         coco.point_at(config, root)
 
-    def set_classes(
-        self, config: Config, root: Path | None, names: Path | None, options: Sequence[str]
-    ) -> None:
-        if names is not None:
-            raise UserError('--classes is for segmentation: a COCO annotation file names its classes itself')
-        coco.settle_classes(config, options)
+    def name_classes(self, config: Config, given: DataOptions) -> None:
+        _refuse_label_options(given)
+        coco.name_classes(config, given.options)
 
     def check(
         self, config: Config, decode: bool, splits: Sequence[str] = ALL_SPLITS, skip_bad: bool = False
@@ -105,10 +102,9 @@ class Detection(Task[Truth, Instances]):
         out.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(next(path for path in files if path.is_file()), out)
 
-    def prepare_truth(
-        self, config: Config, root: Path | None, names: Path | None, options: Sequence[str]
-    ) -> None:
+    def prepare_truth(self, config: Config, given: DataOptions) -> None:
         """Nothing is to be prepared: scores need the annotations, and no images."""
+        _refuse_label_options(given)
 
     def ground_truth(self, config: Config, root: Path | None = None) -> Truth:
         rules = precision.rules(config)
@@ -121,7 +117,9 @@ class Detection(Task[Truth, Instances]):
             return Truth(truth, rules, *_images_below(root))
         return Truth(truth, rules, folder / ((dataset.get('data_prefix') or {}).get('img') or ''))
 
-    def truth_of_folder(self, root: Path) -> Truth:
+    def truth_of_folder(self, given: DataOptions) -> Truth:
+        _refuse_label_options(given)
+        root = given.root or Path()
         truth = precision.load_truth(coco.find_annotations(root, 'val'))
         return Truth(truth, precision.Rules(tuple(FIELDS), precision.MMDET), *_images_below(root))
 
@@ -156,6 +154,13 @@ class Detection(Task[Truth, Instances]):
 
     def output(self, wanted: Wanted) -> DetectionOutput:
         return DetectionOutput(wanted)
+
+
+def _refuse_label_options(given: DataOptions) -> None:
+    if given.classes is not None:
+        raise UserError('--classes is for segmentation: a COCO annotation file names its classes itself')
+    if given.zero_label is not None:
+        raise UserError('--zero-label is for segmentation: COCO annotations have no label 0')
 
 
 def _check_classes(config: Config, rules: precision.Rules, truth: COCO) -> None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -20,7 +21,7 @@ from swin_dense.evaluate import offline
 from swin_dense.formats.predictions import LabelMap, label_type
 from swin_dense.tasks import segmentation_examples
 from swin_dense.tasks.segmentation_output import SegmentationOutput
-from swin_dense.tasks.task import ALL_SPLITS, Scored, Task, Texts, Tiling, Wanted
+from swin_dense.tasks.task import ALL_SPLITS, DataOptions, Scored, Task, Texts, Tiling, Wanted
 from swin_dense.tiling.label_maps import predict_labels
 
 
@@ -56,10 +57,8 @@ class Segmentation(Task[Truth, LabelMap]):
     def point_at(self, config: Config, root: Path) -> None:
         ade20k.point_at(config, root)
 
-    def set_classes(
-        self, config: Config, root: Path | None, names: Path | None, options: Sequence[str]
-    ) -> None:
-        ade20k.settle_classes(config, root, names, options)
+    def name_classes(self, config: Config, given: DataOptions) -> None:
+        ade20k.name_classes(config, given.root, given.classes, given.options, given.zero_label)
 
     def check(
         self, config: Config, decode: bool, splits: Sequence[str] = ALL_SPLITS, skip_bad: bool = False
@@ -73,6 +72,11 @@ class Segmentation(Task[Truth, LabelMap]):
         return Pair(
             Path(sample.img_path), self.truth(sample), Drawing(label_map=_labels(sample.pred_sem_seg))
         )
+
+    def header(self, dataset: Any) -> dict[str, str]:  # noqa: ANN401
+        if dataset.reduce_zero_label:
+            return {'label 0': 'unlabelled: ignored in training and evaluation'}
+        return {'label 0': f'the class {dataset.metainfo["classes"][0]!r}'}
 
     def amount(self, samples: Sequence[BaseDataElement]) -> str:
         return f'{len(samples)} label maps'
@@ -92,12 +96,9 @@ class Segmentation(Task[Truth, LabelMap]):
             ade20k.point_at(config, root)
         return _truth_of(leaf_datasets(config.test_dataloader.dataset))
 
-    def truth_of_folder(self, root: Path) -> Truth:
-        folder, (_, (images, labels)) = ade20k.find_layout(root)
-        dataset = ade20k.leaf_of(folder, images, labels)
-        dataset['reduce_zero_label'] = ade20k.ignores_zero(dataset)
-        dataset['metainfo'] = dict(classes=ade20k.folder_classes(root, dataset, None))
-        return _truth_of([dataset])
+    def truth_of_folder(self, given: DataOptions) -> Truth:
+        _, validation = ade20k.of_folder(given.root or Path(), given.classes, given.zero_label)
+        return _truth_of([validation])
 
     def score(self, truth: Truth, predictions: Path) -> Scored:
         counted = pixels.count(truth.samples, truth.classes, predictions)

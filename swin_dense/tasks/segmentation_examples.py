@@ -39,10 +39,10 @@ def _label_drawer(sample: ade20k.Sample, predictions: Path, classes: int) -> Cal
         palette[:classes] = np.column_stack([colours(classes), np.full(classes, 150, np.uint8)])
         palette[classes] = (0, 0, 0, 190)  # unlabelled, or no prediction
         path = predictions / f'{sample.name}.png'
-        truth = ade20k.read_labels(sample.truth, classes, sample.reduced)
+        truth = ade20k.read_classes(sample.truth, classes, sample.reduced)
         known = path.is_file()
         predicted = (
-            ade20k.read_labels(path, classes, sample.reduced) if known else np.full_like(truth, classes)
+            ade20k.read_classes(path, classes, sample.reduced) if known else np.full_like(truth, classes)
         )
         size = photo.shape[1::-1]
         maps = (

@@ -12,6 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from swin_dense.console.findings import Finding
+from swin_dense.data.zero_label import ZeroLabel
 from swin_dense.drawing.pictures import Drawing, Pair
 from swin_dense.errors import UserError
 from swin_dense.evaluate.offline import Evaluated
@@ -34,6 +35,23 @@ class Prediction(Protocol):
 
 P = TypeVar('P', bound=Prediction)
 T = TypeVar('T')  # ground truth of a data set, with the rules to score against it
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What a command line says of the data.
+
+    Attributes:
+        root: folder that replaces every path (``--data``).
+        classes: file with one class name a line (``--classes``).
+        zero_label: whether label 0 of label maps is a class (``--zero-label``); None where it is not said.
+        options: the ``KEY=VALUE`` that are in the config.
+    """
+
+    root: Path | None = None
+    classes: Path | None = None
+    zero_label: ZeroLabel | None = None
+    options: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -181,22 +199,20 @@ class Task(ABC, Generic[T, P]):
         """
         raise self._lacks('--data')
 
-    def set_classes(
-        self, config: Config, root: Path | None, names: Path | None, options: Sequence[str]
-    ) -> None:
+    def name_classes(self, config: Config, given: DataOptions) -> None:
         """Make data sets and heads agree on the classes, and check that every path exists.
 
         Args:
             config: changed in place.
-            root: what ``--data`` names.
-            names: a file with one class name a line (``--classes``).
-            options: the ``KEY=VALUE`` of the command line that are in the config.
+            given: by the command line.
 
         Raises:
             UserError: they do not agree, or a path does not exist.
         """
-        if names is not None:
+        if given.classes is not None:
             raise self._lacks('--classes')
+        if given.zero_label is not None:
+            raise self._lacks('--zero-label')
 
     def check(
         self, config: Config, decode: bool, splits: Sequence[str] = ALL_SPLITS, skip_bad: bool = False
@@ -213,6 +229,10 @@ class Task(ABC, Generic[T, P]):
     @abstractmethod
     def pair(self, sample: BaseDataElement) -> Pair:
         """The ground truth and the prediction of a host's data sample."""
+
+    def header(self, dataset: Any) -> dict[str, str]:  # noqa: ANN401  of a host
+        """Rows for the header of a run, about its data set."""
+        return {}
 
     def amount(self, samples: Sequence[BaseDataElement]) -> str:
         """How much ground truth a batch has, for a person."""
@@ -238,13 +258,11 @@ class Task(ABC, Generic[T, P]):
         """
         raise self._lacks('--out')
 
-    def prepare_truth(
-        self, config: Config, root: Path | None, names: Path | None, options: Sequence[str]
-    ) -> None:
-        """Prepare a config for ``ground_truth``; arguments and errors as those of ``set_classes``."""
-        if root is not None:
-            self.point_at(config, root)
-        self.set_classes(config, root, names, options)
+    def prepare_truth(self, config: Config, given: DataOptions) -> None:
+        """Prepare a config for ``ground_truth``; arguments and errors as those of ``name_classes``."""
+        if given.root is not None:
+            self.point_at(config, given.root)
+        self.name_classes(config, given)
 
     def ground_truth(self, config: Config, root: Path | None = None) -> T:
         """What the config's test loader is scored against, or the same of another folder ``root``.
@@ -254,7 +272,7 @@ class Task(ABC, Generic[T, P]):
         """
         raise self._lacks('scoring without a model')
 
-    def truth_of_folder(self, root: Path) -> T:
+    def truth_of_folder(self, given: DataOptions) -> T:
         """The ground truth of a data folder, with the host's default rules; errors as ``ground_truth``."""
         raise self._lacks('scoring without a model')
 

@@ -86,7 +86,7 @@ def message(call: Callable, *args: object) -> str:
 
 def settled(config: Config, root: Path, file: Path | None = None) -> Config:
     ade20k.point_at(config, root)
-    ade20k.settle_classes(config, root, file)
+    ade20k.name_classes(config, root, file)
     return config
 
 
@@ -155,7 +155,7 @@ def test_nothing_found(tmp_path: Path, present: str):
 
 def test_without_data_the_missing_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    text = message(ade20k.settle_classes, recipe(), None, None)
+    text = message(ade20k.name_classes, recipe(), None, None)
     assert 'train_dataloader.dataset.data_prefix.img_path: folder data/shapes/ade/images/training' in text
     assert text.endswith('try --data DIR')
 
@@ -267,11 +267,11 @@ def test_without_data_the_configs_own_folder_serves(tmp_path: Path, monkeypatch:
     root = data_set(tmp_path / 'data' / 'shapes' / 'ade')
     monkeypatch.chdir(tmp_path)
     config = recipe()
-    ade20k.settle_classes(config, None, None)
+    ade20k.name_classes(config, None, None)
     assert names(config) == ('class_1', 'class_2', 'class_3')
     (root / 'classes.txt').write_text('a\nb\nc\n')
     config = recipe()
-    ade20k.settle_classes(config, None, None)
+    ade20k.name_classes(config, None, None)
     assert names(config) == ('a', 'b', 'c')
 
 

@@ -257,7 +257,7 @@ HEADS = {
 def test_every_head_gets_the_classes_of_the_file(tmp_path: Path, base: str):
     config = stock(tmp_path, base)
     coco.point_at(config, data_set(tmp_path))
-    coco.settle_classes(config)
+    coco.name_classes(config)
     assert fields.head_classes(config.model) == {3}
     assert str(config.to_dict()).count("'num_classes': 3") == HEADS[base]
     for split in ('train', 'val', 'test'):
@@ -268,7 +268,7 @@ def test_a_semantic_branch_keeps_its_own_classes(tmp_path: Path):
     config = stock(tmp_path, 'htc/htc_r50_fpn_1x_coco.py')
     own = config.model.roi_head.semantic_head.num_classes
     coco.point_at(config, data_set(tmp_path))
-    coco.settle_classes(config)
+    coco.name_classes(config)
     assert config.model.roi_head.semantic_head.num_classes == own
     assert {head.num_classes for head in config.model.roi_head.bbox_head} == {3}
 
@@ -276,14 +276,14 @@ def test_a_semantic_branch_keeps_its_own_classes(tmp_path: Path):
 def test_the_order_of_the_file_is_kept(tmp_path: Path):
     config = recipe()
     coco.point_at(config, data_set(tmp_path, train=('zebra', 'cat'), val=('cat', 'zebra')))
-    coco.settle_classes(config)
+    coco.name_classes(config)
     assert config.val_dataloader.dataset.metainfo.classes == ('zebra', 'cat')
 
 
 def test_a_class_that_only_the_training_file_has(tmp_path: Path):
     config = recipe()
     coco.point_at(config, data_set(tmp_path, val=('cat', 'dog')))
-    text = message(coco.settle_classes, config)
+    text = message(coco.name_classes, config)
     assert "'zebra'" in text
     assert 'instances_train2017.json' in text
     assert 'instances_val2017.json' in text
@@ -302,7 +302,7 @@ def with_classes(tmp_path: Path, names: object, count: int) -> Config:
 def test_classes_of_the_config(tmp_path: Path):
     config = with_classes(tmp_path, ('zebra', 'cat'), 2)
     coco.point_at(config, data_set(tmp_path))
-    coco.settle_classes(config)
+    coco.name_classes(config)
     assert config.train_dataloader.dataset.metainfo.classes == ('cat', 'zebra')  # as mmdet numbers them
     assert fields.head_classes(config.model) == {2}
 
@@ -318,7 +318,7 @@ def test_classes_of_the_config(tmp_path: Path):
 def test_a_class_that_the_file_lacks(tmp_path: Path, names: tuple[str, ...], wrong: str, hint: str | None):
     config = with_classes(tmp_path, names, 2)
     coco.point_at(config, data_set(tmp_path))
-    text = message(coco.settle_classes, config)
+    text = message(coco.name_classes, config)
     assert f'metainfo.classes: {wrong} is not among the 3 categories of ' in text
     assert text.endswith(hint) if hint else 'did you mean' not in text
     assert str(tmp_path / 'config.py') in text
@@ -327,7 +327,7 @@ def test_a_class_that_the_file_lacks(tmp_path: Path, names: tuple[str, ...], wro
 def test_one_class_without_the_comma_of_a_tuple(tmp_path: Path):
     config = with_classes(tmp_path, 'cat', 1)
     coco.point_at(config, data_set(tmp_path))
-    coco.settle_classes(config)
+    coco.name_classes(config)
     assert config.train_dataloader.dataset.metainfo.classes == ('cat',)
 
 
@@ -335,14 +335,14 @@ def test_a_file_of_class_names(tmp_path: Path):
     (tmp_path / 'names.txt').write_text('zebra\ncat\n')
     config = with_classes(tmp_path, str(tmp_path / 'names.txt'), 2)
     coco.point_at(config, data_set(tmp_path))
-    coco.settle_classes(config)
+    coco.name_classes(config)
     assert config.train_dataloader.dataset.metainfo.classes == ('cat', 'zebra')
 
 
 def test_a_file_without_classes(tmp_path: Path):
     config = recipe()
     coco.point_at(config, data_set(tmp_path, train=(), val=()))
-    assert message(coco.settle_classes, config).endswith(
+    assert message(coco.name_classes, config).endswith(
         'instances_train2017.json: the list "categories" is empty'
     )
 
@@ -350,13 +350,13 @@ def test_a_file_without_classes(tmp_path: Path):
 def test_heads_that_disagree_with_the_configs_classes(tmp_path: Path):
     config = with_classes(tmp_path, ('cat', 'dog'), 80)
     coco.point_at(config, data_set(tmp_path))
-    text = message(coco.settle_classes, config)
+    text = message(coco.name_classes, config)
     assert 'metainfo.classes names 2 classes, but num_classes of the heads is 80' in text
 
 
 def test_without_data_the_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     config = recipe()
     monkeypatch.chdir(tmp_path)
-    text = message(coco.settle_classes, config)
+    text = message(coco.name_classes, config)
     assert 'annotations data/shapes/coco/annotations/instances_' in text
     assert 'do not exist' in text

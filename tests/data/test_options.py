@@ -38,7 +38,7 @@ def message(call: Callable, *arguments: object) -> str:
 
 @pytest.mark.parametrize('options', DETECTION)
 def test_detection(tmp_path: Path, options: list[str]):
-    text = message(coco.settle_classes, detector(tmp_path, options), options)
+    text = message(coco.name_classes, detector(tmp_path, options), options)
     assert text.startswith(
         f'--cfg-options {options[-1]}: num_classes is 7, but 3 classes are in annotations '
     )
@@ -46,7 +46,7 @@ def test_detection(tmp_path: Path, options: list[str]):
 
 @pytest.mark.parametrize('options', SEGMENTATION)
 def test_segmentation(tmp_path: Path, options: list[str]):
-    text = message(ade20k.settle_classes, segmenter(tmp_path, options), tmp_path, None, options)
+    text = message(ade20k.name_classes, segmenter(tmp_path, options), tmp_path, None, options)
     assert text.startswith(f'--cfg-options {options[-1]}: num_classes is 7, but 3 classes are in ')
     assert 'classes.txt' in text
 
@@ -54,7 +54,7 @@ def test_segmentation(tmp_path: Path, options: list[str]):
 def test_the_number_of_the_data_is_welcome(tmp_path: Path):
     options = [f'{BOX}=3', 'model.backbone.embed_dims=48', 'train_dataloader.batch_size=1']
     config = detector(tmp_path, options)
-    coco.settle_classes(config, options)
+    coco.name_classes(config, options)
     assert fields.head_classes(config.model) == {3}
 
 
@@ -65,7 +65,7 @@ def test_files_that_run_code_are_not_opened(tmp_path: Path, key: str, suffix: st
     config = detector(tmp_path, [])
     config.train_dataloader.dataset[key] = f'absent.{suffix}'
     with pytest.raises(UnsafeFileError) as caught:
-        coco.settle_classes(config)
+        coco.name_classes(config)
     assert caught.value.status == 3
     assert f'train_dataloader.dataset.{key}: absent.{suffix} is refused' in str(caught.value)
 
@@ -73,4 +73,4 @@ def test_files_that_run_code_are_not_opened(tmp_path: Path, key: str, suffix: st
 def test_nor_those_of_a_metric(tmp_path: Path):
     config = detector(tmp_path, [])
     config.val_evaluator['ann_file'] = 'absent.pkl'
-    assert 'val_evaluator.ann_file: absent.pkl' in message(coco.settle_classes, config)
+    assert 'val_evaluator.ann_file: absent.pkl' in message(coco.name_classes, config)

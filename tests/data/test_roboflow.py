@@ -120,7 +120,7 @@ def test_a_data_set_without_repeats_stays_the_hosts(original: Path, export: Path
     for root, kind in ((original, 'CocoDataset'), (export, 'swin_dense.CocoDataset')):
         config = Config.fromfile(DETECTION)
         coco.point_at(config, root)
-        coco.settle_classes(config)
+        coco.name_classes(config)
         assert config.train_dataloader.dataset.type == kind
     assert DATASETS.get('swin_dense.CocoDataset') is CocoDataset
 

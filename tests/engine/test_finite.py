@@ -309,7 +309,7 @@ def recipe(task: str, root: Path) -> tuple[Config, Callable, Callable]:
     config = configs.load(str(ROOT / 'configs' / 'demo' / f'{name}.py'))
     if task == 'detection':
         coco.point_at(config, root / 'coco')
-        coco.settle_classes(config)
+        coco.name_classes(config)
         config.train_dataloader.dataset.pipeline[2].scale = (96, 96)
         return config, mmdet.registry.MODELS.build, mmdet.registry.DATASETS.build
     config.train_dataloader.dataset.data_root = str(root / 'ade')

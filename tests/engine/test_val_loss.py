@@ -43,7 +43,7 @@ def recipe(task: str, root: Path) -> Config:
     dataset = config.val_dataloader.dataset
     if task == 'detection':
         coco.point_at(config, root / 'coco')
-        coco.settle_classes(config)
+        coco.name_classes(config)
     else:
         dataset.data_root = str(root / 'ade')
         config.model.data_preprocessor.size = (32, 32)
