@@ -38,14 +38,15 @@ def main() -> None:
     run = page.is_run(args.source)
     if not run and args.data is None:
         raise UserError(f'{args.source} is no run (it holds no config): --data DIR names the ground truth')
+    if run and args.zero_label is not None:
+        raise UserError(f'{args.source} is a run, whose config says what label 0 is: leave --zero-label out')
     out = args.out or (args.source / 'report.html' if folder else args.source.with_suffix('.html'))
     folders.check_writable(out.absolute().parent, 'the folder of the report')  # before the work, not after it
     with terminal.quiet_hosts():
-        content = (
-            page.of_run(args.source, args.data)
-            if run
-            else page.of_predictions(args.source, args.data, args.zero_label)
-        )
+        if run:
+            content = page.of_run(args.source, args.data)
+        else:
+            content = page.of_predictions(args.source, args.data, args.zero_label)
     terminal.say(f'report: {page.save(content, out)}')
 
 

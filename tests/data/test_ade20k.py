@@ -352,7 +352,11 @@ LABEL_ERRORS = {
 
 @pytest.mark.parametrize(
     ('what', 'expected'),
-    [('none', 'no class in any of them'), ('damaged', 'cannot be read'), ('colours', 'is a colour image')],
+    [
+        ('none', 'no class in any of them'),
+        ('damaged', 'no image that OpenCV reads'),
+        ('colours', 'has one channel, this one 3'),
+    ],
 )
 def test_label_maps_without_classes(tmp_path: Path, what: str, expected: str):
     root = data_set(tmp_path)
