@@ -131,7 +131,7 @@ def test_label_maps_that_cannot_be_scored(data: tuple[Config, Path]):
     assert 'label 300,' in broken(data, np.full((22, 30), 300, np.uint16)), '16 bits are not wrapped'
     assert 'has one channel, this one 3' in broken(data, np.ones((22, 30, 3), np.uint8))
     (data[1] / '2.png').write_bytes(b'<html>')
-    with pytest.raises(UserError, match='2.png: the file is no image'):
+    with pytest.raises(UserError, match='the file is HTML'):
         scored(*data)
     with pytest.raises(UserError, match='no folder of PNG label maps'):
         scored(data[0], data[1] / 'absent')
