@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from swin_dense.console.findings import Finding, Severity, some
+from swin_dense.formats import rle
 from swin_dense.formats.coco_json import CHUNK, LONGEST, Columns
 
 TOLERANCE = 1.0  # pixels that a box or polygon may reach outside: COCO's own are rounded
 FAR = 1e6  # pixels: pycocotools allocates as many points as a polygon is long
 MAX_PIXELS = 2**30  # of a mask, as of an image
-MOST_GROUPS = 7  # of five bits in a number of an RLE: 2**35 is beyond any mask
 NO_POLYGON = 'a polygon is not a list of numbers [x1, y1, x2, y2, ...]'
 TOO_FEW = 'a polygon of less than three points, or of half a point'
 LEFT_OUT = 'a part of less than three points: left out'
@@ -260,49 +260,5 @@ def _check_rle(masks: list, sizes: np.ndarray, indices: list[int], add: Callable
         else:
             add('RLE: counts is neither a list nor compressed text', index)
     if texts:
-        for number in np.flatnonzero(~valid_rle(texts, np.array(pixels))):
+        for number in np.flatnonzero(~rle.sum_up(texts, np.array(pixels))):
             add('RLE: the compressed text is garbage, which pycocotools may never finish', owners[number])
-
-
-def valid_rle(texts: Sequence[str], pixels: np.ndarray) -> np.ndarray:
-    """Which compressed run lengths sum up to their masks' sizes.
-
-    The text holds numbers as groups of five bits, the lowest first, each in a character from ``'0'``; bit
-    5 says that another follows, bit 4 of the last is the sign. From the fourth number on, it is the
-    difference to the run before the last.
-
-    Args:
-        texts: N non-empty ASCII strings, as of ``pycocotools.mask.encode``.
-        pixels: (N,) height x width.
-
-    Returns:
-        (N,) bool.
-    """
-    # a character below '0' wraps to more than 63
-    groups = np.frombuffer(''.join(texts).encode('ascii'), np.uint8) - np.uint8(ord('0'))
-    ends = np.cumsum([len(text) for text in texts])
-    starts = np.r_[0, ends[:-1]]
-    last = (groups & 32) == 0  # of a number
-    good = np.logical_and.reduceat(groups < 64, starts) & last[ends - 1]
-    last[ends - 1] = True  # a number that goes on is ended: its text is known to be bad
-    number_ends = np.flatnonzero(last)
-    number_starts = np.r_[0, number_ends[:-1] + 1]
-    lengths = number_ends - number_starts + 1
-    values = (groups[number_starts] & 31).astype(np.int64)
-    for place in range(1, MOST_GROUPS):
-        longer = np.flatnonzero(lengths > place)  # fewer and fewer: most numbers have one group or two
-        values[longer] += (groups[number_starts[longer] + place] & 31).astype(np.int64) << (5 * place)
-    negative = np.flatnonzero(groups[number_ends] & 16)
-    values[negative] -= 1 << (5 * np.minimum(lengths[negative], MOST_GROUPS))
-
-    first = np.searchsorted(number_starts, starts)  # number of each text
-    counts = np.diff(np.r_[first, len(values)])
-    rank = np.arange(len(values)) - np.repeat(first, counts)
-    runs = values.copy()
-    for parity in (0, 1):  # runs 2, 4, 6, ... and 1, 3, 5, ... add up
-        chosen = (rank % 2 == parity) & (rank > 0)
-        total = np.cumsum(np.where(chosen, values, 0))
-        before = np.repeat(np.r_[0, total][first], counts)
-        runs[chosen] = (total - before)[chosen]
-    good &= np.logical_and.reduceat((runs >= 0) & (lengths <= MOST_GROUPS), first)
-    return good & (np.add.reduceat(runs, first) == pixels)

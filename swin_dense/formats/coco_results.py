@@ -10,11 +10,11 @@ import numpy as np
 from pycocotools.coco import COCO
 
 from swin_dense.errors import NotFiniteError, UserError
+from swin_dense.formats import rle
 
-FIELDS = {'bbox': 'bbox', 'segm': 'segmentation'}  # of an entry, by kind
-# a mask is RLE
+FIELDS = {'bbox': 'bbox', 'segm': 'segmentation'}  # of an entry, by kind; a mask is RLE
 LARGEST = 1e9  # of a box's values, in pixels: above, pycocotools' products lose what they compare
-MOST_PIXELS = 2**32 - 1  # pycocotools counts them in 32 bits
+NO_RLE = "'segmentation' is no RLE of the image's size"
 TYPES = {'category_id': int, 'score': (int, float), 'bbox': list, 'segmentation': dict}
 
 
@@ -114,8 +114,17 @@ def _check(entries: list[dict], kind: str, path: Path, truth: COCO) -> None:
             raise NotFiniteError(f'{where} (image_id {entry["image_id"]}): score is {entry["score"]}: no AP')
         if kind == 'bbox':
             _check_box(entry, where)
-        elif not sound_rle(entry['segmentation'], image):
-            raise UserError(f"{where}: 'segmentation' is no RLE of the image's size")
+        elif not rle.states_size(entry['segmentation'], image):
+            raise UserError(f'{where}: {NO_RLE}')
+    if kind == 'segm':
+        _check_runs([entry['segmentation'] for entry in entries], path)
+
+
+def _check_runs(masks: list[dict], path: Path) -> None:
+    pixels = np.array([mask['size'][0] * mask['size'][1] for mask in masks], np.int64)
+    wrong = np.flatnonzero(~rle.sum_up([mask['counts'] for mask in masks], pixels))
+    if len(wrong):
+        raise UserError(f'predictions {path}: entry {wrong[0]}: {NO_RLE}')
 
 
 def _is_id(value: object) -> bool:
@@ -142,42 +151,3 @@ def _check_box(entry: dict, where: str) -> None:
         raise NotFiniteError(f'{where} (image_id {entry["image_id"]}): bbox is {box}: no AP')
     if max(map(abs, box)) > LARGEST:
         raise UserError(f"{where}: 'bbox' is {box}: no image is that large")
-
-
-def sound_rle(rle: dict, image: dict) -> bool:
-    """Whether compressed RLE covers exactly its image: pycocotools reads past the end of any other.
-
-    Args:
-        rle: ``{'size': [height, width], 'counts': str}``.
-        image: entry of the annotation file; ``height`` and ``width`` are compared if it has them.
-    """
-    size, counts = rle.get('size'), rle.get('counts')
-    if not isinstance(counts, str) or not isinstance(size, list) or len(size) != 2:
-        return False
-    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size):
-        return False
-    if any(image.get(key, side) != side for key, side in zip(('height', 'width'), size, strict=True)):
-        return False
-    pixels = size[0] * size[1]
-    if pixels > MOST_PIXELS:
-        return False
-    try:
-        codes = np.frombuffer(counts.encode('ascii'), np.uint8).astype(np.int64) - 48
-    except UnicodeEncodeError:
-        return False
-    # six bits a character: 32 says that the number goes on, 16 in its last character that it is negative
-    if not len(codes) or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        return False
-    ends = np.flatnonzero(codes & 32 == 0)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    if place.max() > 10:
-        return False
-    numbers = np.add.reduceat((codes & 31) << (5 * place), starts)
-    negative = codes[ends] & 16 != 0
-    numbers -= np.where(negative, 1 << (5 * (ends - starts + 1)), 0)
-    # from the third on, each is the difference to the one before the last
-    numbers[2::2] = np.cumsum(numbers[2::2])
-    numbers[1::2] = np.cumsum(numbers[1::2])
-    # none above the sum, so that the sum itself does not overflow
-    return bool(((numbers >= 0) & (numbers <= pixels)).all()) and int(numbers.sum()) == pixels
