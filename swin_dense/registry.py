@@ -12,22 +12,31 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope='swin_dense', locations=['swin_dense.models'])
-WEIGHT_INITIALIZERS = Registry(
-    'weight initializer',
-    parent=MMENGINE_WEIGHT_INITIALIZERS,
-    scope='swin_dense',
-    locations=['swin_dense.checkpoints'],
-)
-OPTIM_WRAPPERS = Registry(
-    'optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='swin_dense', locations=['swin_dense.engine.amp']
-)
-TRANSFORMS = Registry(
-    'transform', parent=MMENGINE_TRANSFORMS, scope='swin_dense', locations=['swin_dense.data.loading']
-)
-METRICS = Registry(
-    'metric', parent=MMENGINE_METRICS, scope='swin_dense', locations=['swin_dense.evaluate.online']
-)
-DATASETS = Registry(
-    'dataset', parent=MMENGINE_DATASETS, scope='swin_dense', locations=['swin_dense.data.coco_dataset']
-)
+# the modules that register each kind
+LOCATIONS = {
+    'datasets': ['swin_dense.data.coco_dataset'],
+    'metrics': ['swin_dense.evaluate.online'],
+    'models': [
+        'swin_dense.models.fpn',
+        'swin_dense.models.preprocessors',
+        'swin_dense.models.swin',
+        'swin_dense.models.swin_v2',
+        'swin_dense.models.uper_head',
+        'swin_dense.models.winograd_conv',
+    ],
+    'optim_wrappers': ['swin_dense.engine.amp'],
+    'transforms': ['swin_dense.data.loading'],
+    'weight_initializers': ['swin_dense.checkpoints.pretrained'],
+}
+
+
+def _child(parent: Registry, kind: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope='swin_dense', locations=LOCATIONS[kind])
+
+
+DATASETS = _child(MMENGINE_DATASETS, 'datasets')
+METRICS = _child(MMENGINE_METRICS, 'metrics')
+MODELS = _child(MMENGINE_MODELS, 'models')
+OPTIM_WRAPPERS = _child(MMENGINE_OPTIM_WRAPPERS, 'optim_wrappers')
+TRANSFORMS = _child(MMENGINE_TRANSFORMS, 'transforms')
+WEIGHT_INITIALIZERS = _child(MMENGINE_WEIGHT_INITIALIZERS, 'weight_initializers')

@@ -10,7 +10,6 @@ import argparse
 import json
 from pathlib import Path
 
-from swin_dense import hosts
 from swin_dense.errors import UserError, exit_on_user_error
 from swin_dense.printable import printable
 
@@ -44,7 +43,6 @@ def main() -> None:
     args = parse_args()
     if args.out is None and args.report is None:
         raise UserError('name a file to write, or --report to see what the checkpoint holds')
-    hosts.prepare()
     from swin_dense.checkpoints import files
     from swin_dense.checkpoints.architecture import architecture, examine
     from swin_dense.checkpoints.convert import TARGETS, export, open_swin

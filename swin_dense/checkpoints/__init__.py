@@ -1,5 +1,16 @@
-"""Open any checkpoint safely and load it into a backbone. Importing registers our initializer."""
+"""Open any checkpoint safely, convert it, and load it into a model."""
 
-from swin_dense.checkpoints.pretrained import Pretrained
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from swin_dense.checkpoints.pretrained import Pretrained
 
 __all__ = ['Pretrained']
+
+
+def __getattr__(name: str) -> type:
+    # our initializer needs mmengine, which a conversion does not
+    if name != 'Pretrained':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return importlib.import_module(f'{__name__}.pretrained').Pretrained

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from swin_dense.checkpoints.convert import Swin, naming
 from swin_dense.checkpoints.formats import FORMATS
-from swin_dense.checkpoints.load import match
+from swin_dense.checkpoints.matching import match
 from swin_dense.checkpoints.report import Report
-from swin_dense.models import SwinTransformer, SwinTransformerV2
-from swin_dense.models.swin import PATCH
 
+PATCH = 4  # side of a patch in pixels
+CPB_HIDDEN = 512  # channels between the two layers of v2's position bias
 SIZES = {  # embed_dims, depths
     (96, (2, 2, 6, 2)): 'Tiny',
     (96, (2, 2, 18, 2)): 'Small',
@@ -69,20 +70,74 @@ def examine(swin: Swin, file: str) -> Report:
     Raises:
         UserError: the shapes contradict each other, or weights are not finite.
     """
-    with naming(file), torch.device('meta'):
+    with naming(file):
         kind = architecture(swin)
-        position = swin.weights.get('absolute_pos_embed')
-        model = (SwinTransformerV2 if kind.version == 2 else SwinTransformer)(
-            embed_dims=kind.embed_dims,
-            depths=kind.depths,
-            num_heads=kind.num_heads,
-            window_size=[window or 8 for window in kind.window_sizes],
-            in_channels=kind.in_channels,
-            mlp_ratio=kind.mlp_ratio,
-            qkv_bias=kind.qkv_bias,
-            pretrain_img_size=None if position is None else PATCH * position.size(2),
-            **(dict(extra_norm_every=kind.extra_norm_every) if kind.version == 2 else {}),
-        )
+        wanted = shapes(kind, swin.weights.get('absolute_pos_embed'))
     report = Report(file, f'{FORMATS[swin.source].title}, {kind}')
-    match(model, swin.others | swin.weights, report)
+    tensors = {key: torch.empty(shape, device='meta') for key, shape in wanted.items()}
+    fitted = match(tensors, swin.others | swin.weights, report)
+    report.filled = sum(tensors[key].numel() for key in fitted) / sum(x.numel() for x in tensors.values())
     return report
+
+
+def shapes(kind: Architecture, position: Tensor | None = None) -> dict[str, tuple[int, ...]]:
+    """The parameters of a backbone, as ``SwinTransformer(V2).state_dict()`` has them, without a model.
+
+    Args:
+        kind: its architecture; an unknown window is taken for 8.
+        position: the absolute position embedding (1, C, h, w), if there is one.
+    """
+    C = kind.embed_dims  # noqa: N806  the letter of the papers
+    wanted: dict[str, tuple[int, ...]] = {}
+    if position is not None:
+        wanted['absolute_pos_embed'] = (1, C, position.size(2), position.size(2))
+    wanted['patch_embed.proj.weight'] = (C, kind.in_channels, PATCH, PATCH)
+    wanted['patch_embed.proj.bias'] = (C,)
+    wanted |= _norm('patch_embed.norm', C)
+    for i, depth in enumerate(kind.depths):
+        dim, window = C * 2**i, kind.window_sizes[i] or 8
+        for j in range(depth):
+            has_norm3 = kind.extra_norm_every is not None and (j + 1) % kind.extra_norm_every == 0
+            wanted |= _block(f'layers.{i}.blocks.{j}', dim, kind, kind.num_heads[i], window, has_norm3)
+        if i + 1 < len(kind.depths):
+            # v1 has the norm before the reduction, v2 after it
+            wanted |= _norm(f'layers.{i}.downsample.norm', 4 * dim if kind.version == 1 else 2 * dim)
+            wanted[f'layers.{i}.downsample.reduction.weight'] = (2 * dim, 4 * dim)
+    for i in range(len(kind.depths)):
+        wanted |= _norm(f'norm{i}', C * 2**i)
+    return wanted
+
+
+def _block(
+    name: str, dim: int, kind: Architecture, heads: int, window: int, has_norm3: bool
+) -> dict[str, tuple[int, ...]]:
+    hidden = int(dim * kind.mlp_ratio)
+    if kind.version == 1:
+        attention = {
+            'relative_position_bias_table': ((2 * window - 1) ** 2, heads),
+            'qkv.weight': (3 * dim, dim),
+        }
+        attention |= {'qkv.bias': (3 * dim,)} if kind.qkv_bias else {}
+    else:
+        attention = {'logit_scale': (heads, 1, 1)}
+        attention |= {'q_bias': (dim,), 'v_bias': (dim,)} if kind.qkv_bias else {}
+        attention |= {'cpb_mlp.0.weight': (CPB_HIDDEN, 2), 'cpb_mlp.0.bias': (CPB_HIDDEN,)}
+        attention |= {'cpb_mlp.2.weight': (heads, CPB_HIDDEN), 'qkv.weight': (3 * dim, dim)}
+    attention |= {'proj.weight': (dim, dim), 'proj.bias': (dim,)}
+    mlp = {
+        'fc1.weight': (hidden, dim),
+        'fc1.bias': (hidden,),
+        'fc2.weight': (dim, hidden),
+        'fc2.bias': (dim,),
+    }
+    return {
+        **_norm(f'{name}.norm1', dim),
+        **{f'{name}.attn.{key}': shape for key, shape in attention.items()},
+        **_norm(f'{name}.norm2', dim),
+        **{f'{name}.mlp.{key}': shape for key, shape in mlp.items()},
+        **(_norm(f'{name}.norm3', dim) if has_norm3 else {}),
+    }
+
+
+def _norm(name: str, dim: int) -> dict[str, tuple[int, ...]]:
+    return {f'{name}.weight': (dim,), f'{name}.bias': (dim,)}

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from swin_dense import hosts
 from swin_dense.checkpoints import archive
 from swin_dense.errors import UnsafeFileError, UserError
 from swin_dense.storage import atomic
@@ -35,6 +36,8 @@ class _Settings:
         return OrderedDict()
 
 
+# what torch refuses first of a checkpoint with mmengine's message hub
+OF_MMENGINE = re.compile(r'\b(mmengine|numpy|builtins\.getattr)\b')
 # plain data beside the tensors, of training scripts
 HARMLESS = [argparse.Namespace, (_Settings, 'yacs.config.CfgNode')]
 
@@ -90,9 +93,7 @@ def read(path: Path, mapped: bool = False) -> dict:
             return _checked(load_file(path), path)
         # only the zip format, torch's own since 1.6, can be mapped
         mapped = archive.is_archive(path) and archive.check(path) and mapped
-        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of newer pickles and of TorchScript: an error follows
-            content = torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
+        content = _load(path, mapped)
     except UserError:
         raise
     except Exception as error:  # a damaged file raises whatever its bytes happen to mean
@@ -108,6 +109,18 @@ def read(path: Path, mapped: bool = False) -> dict:
     if not isinstance(content, dict):
         raise UserError(f'checkpoint {path} holds a {type(content).__name__}, not a dict of tensors')
     return _checked(content, path)
+
+
+def _load(path: Path, mapped: bool) -> object:
+    with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of newer pickles and of TorchScript: an error follows
+        try:
+            return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
+        except Exception as error:
+            if not OF_MMENGINE.search(str(error)):
+                raise
+            hosts.allow_mmengine_checkpoints()  # imports mmengine, which few files need
+            return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
 
 
 def check_whole(path: Path) -> None:

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from swin_dense.checkpoints.adapt import adapted
 from swin_dense.checkpoints.convert import Apart, Swin, find_swin, joined
-from swin_dense.checkpoints.formats import DERIVED, NORMS
+from swin_dense.checkpoints.formats import NORMS
+from swin_dense.checkpoints.matching import match
 from swin_dense.checkpoints.report import Report
 from swin_dense.errors import UserError
-from swin_dense.models import SwinTransformer, SwinTransformerV2
+from swin_dense.models.swin import SwinTransformer
+from swin_dense.models.swin_v2 import SwinTransformerV2
 
 
 def load(model: nn.Module, tensors: Mapping[str, Tensor], file: str, adapt: bool, partial: bool) -> Report:
@@ -34,7 +35,9 @@ def load(model: nn.Module, tensors: Mapping[str, Tensor], file: str, adapt: bool
     if ours:
         found, source = _under_our_names(backbone, tensors, file, prefix)
     report = Report(file, source)
-    fitted = match(model, found, report, prefix if adapt else None)
+    fitted = match(model.state_dict(), found, report, prefix if adapt else None)
+    parameters = {key: parameter.numel() for key, parameter in model.named_parameters()}
+    report.filled = sum(parameters.get(key, 0) for key in fitted) / sum(parameters.values())
     absent = [key for key in report.missing if not adapt or (ours and _is_needed(key, prefix))]
     absent = [key for key in absent if not key.endswith('num_batches_tracked')]
     if absent and not partial:
@@ -47,46 +50,6 @@ def load(model: nn.Module, tensors: Mapping[str, Tensor], file: str, adapt: bool
         for key, value in fitted.items():
             places[key].copy_(joined(value))
     return report
-
-
-def match(
-    model: nn.Module, found: Mapping[str, Tensor | Apart], report: Report, prefix: str | None = None
-) -> dict[str, Tensor | Apart]:
-    """Choose the tensors that fill ``model``, which may be on the meta device and stays as it is.
-
-    Args:
-        model: what is to be filled.
-        found: tensors by the model's names.
-        report: is told what becomes of each.
-        prefix: what precedes the names of the backbone. Its tensors of other shapes are adapted, and those
-            of heads dropped; None refuses both.
-
-    Raises:
-        UserError: no tensor matches, one is not finite, or shapes disagree.
-    """
-    fitted: dict[str, Tensor | Apart] = {}
-    wanted = model.state_dict()
-    for key, target in wanted.items():
-        if key not in found:
-            report.missing.append(key)
-            continue
-        value = joined(found[key])
-        if value.shape == target.shape:
-            fitted[key] = found[key]
-            report.matched.append(key)
-        else:
-            _fit(report, fitted, key, value, target.shape, prefix)
-        if key in fitted:
-            _check_values(report.file, key, value, target)
-    report.unexpected = [key for key in found if key not in wanted and not key.endswith(DERIVED)]
-    if not fitted:
-        raise UserError(
-            f'checkpoint {report.file}: none of its {len(found)} tensors belongs to the model, '
-            f'which has {len(wanted)}'
-        )
-    sizes = {key: parameter.numel() for key, parameter in model.named_parameters()}
-    report.filled = sum(sizes.get(key, 0) for key in fitted) / sum(sizes.values())
-    return fitted
 
 
 def _under_our_names(
@@ -103,42 +66,9 @@ def _under_our_names(
     return swin.others | {f'{prefix}{key}': value for key, value in swin.weights.items()}, swin.title
 
 
-def _fit(
-    report: Report,
-    fitted: dict[str, Tensor | Apart],
-    key: str,
-    value: Tensor,
-    shape: torch.Size,
-    prefix: str | None,
-) -> None:
-    """Adapt one tensor of another shape, drop it if it is of a head, or refuse."""
-    of_backbone = prefix is not None and key.startswith(prefix)
-    change = adapted(key, value, shape) if of_backbone else None
-    if change is not None:
-        fitted[key], report.adapted[key] = change
-    elif prefix is not None and not of_backbone:
-        report.dropped[key] = f'{tuple(value.shape)} in the file, {tuple(shape)} in the model'
-    else:
-        raise UserError(
-            f'checkpoint {report.file} ({report.source}): {key} is {tuple(value.shape)}, but the model needs '
-            f'{tuple(shape)}'
-        )
-
-
 def _is_needed(key: str, prefix: str) -> bool:
     """Whether a tensor belongs to the backbone and is none of its output norms, which classifiers lack."""
     return key.startswith(prefix) and key.removeprefix(prefix).split('.')[0] not in NORMS
-
-
-def _check_values(file: str, key: str, value: Tensor, target: Tensor) -> None:
-    """Refuse what is not finite, and integers for weights: of quantized models, they lack their scales."""
-    if not value.is_floating_point():
-        if target.is_floating_point():
-            raise UserError(f'checkpoint {file}: {key} is {value.dtype}, but the model needs {target.dtype}')
-        return
-    # the sum of finite weights is finite, and needs no memory
-    if not value.sum().isfinite() and not value.isfinite().all():
-        raise UserError(f'checkpoint {file}: {key} has values that are not finite')
 
 
 def _check_coordinates(swin: Swin, backbone: SwinTransformer, file: str) -> None:

@@ -2,6 +2,7 @@
 
 from swin_dense.hosts.packages import (
     Requirement,
+    allow_mmengine_checkpoints,
     installed_version,
     mmcv_flavour,
     prepare,
@@ -9,4 +10,12 @@ from swin_dense.hosts.packages import (
     use_device,
 )
 
-__all__ = ['Requirement', 'installed_version', 'mmcv_flavour', 'prepare', 'problems', 'use_device']
+__all__ = [
+    'Requirement',
+    'allow_mmengine_checkpoints',
+    'installed_version',
+    'mmcv_flavour',
+    'prepare',
+    'problems',
+    'use_device',
+]

@@ -96,7 +96,7 @@ def prepare() -> str:
     warnings.filterwarnings('ignore', message='.*mmcv-lite.*')
     backend = _provide_ops()
     _leave_out_multimodal()
-    _allow_mmengine_checkpoints()
+    allow_mmengine_checkpoints()
     return backend
 
 
@@ -136,7 +136,8 @@ def _leave_out_multimodal() -> None:
         sys.modules.setdefault('mmpretrain.models.multimodal', ModuleType('mmpretrain.models.multimodal'))
 
 
-def _allow_mmengine_checkpoints() -> None:
+@cache
+def allow_mmengine_checkpoints() -> None:
     """Allow-list the classes that mmengine's message hub and meta data put into a checkpoint."""
     from pickle import UnpicklingError
 

@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+from swin_dense import hosts
+
+hosts.prepare()  # the host cannot be imported before this
+
 import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor as MMDetDataPreprocessor
 

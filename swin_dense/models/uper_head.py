@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 
+from swin_dense import hosts
+
+hosts.prepare()  # the host cannot be imported before this
+
 import torch
 from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import UPerHead as MMSegUPerHead

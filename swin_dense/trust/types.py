@@ -2,23 +2,17 @@
 
 import importlib
 import inspect
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, Registry, root
 
+from swin_dense.registry import LOCATIONS
+
 # whose import registers, beside the hosts' own packages
-OURS = (
-    'mmengine.optim',
-    'mmengine.runner',
-    'swin_dense.checkpoints',
-    'swin_dense.data.coco_dataset',
-    'swin_dense.data.loading',
-    'swin_dense.engine.amp',
-    'swin_dense.evaluate.online',
-    'swin_dense.models',
-)
+OURS = ('mmengine.optim', 'mmengine.runner', *itertools.chain(*LOCATIONS.values()))
 SCOPES = ('mmengine', 'mmdet', 'mmseg', 'swin_dense')
 # what of mmpretrain mmdet's and mmseg's own configs use
 MMPRETRAIN = {'ClsDataPreprocessor', 'ConvNeXt', 'CrossEntropyLoss', 'PoolFormer', 'ResNet', 'TIMMBackbone'}
