@@ -112,6 +112,16 @@ def window_kinds(rows: int, columns: int, device: torch.device) -> Tensor:
     return (bottom[:, None] + right[None, :]).flatten()
 
 
+def masked_by_kind(bias: Tensor, window: int, shift: int) -> Tensor:
+    """(1, nH, N, N) biases of the logits -> (4, nH, N, N), with the mask of each kind of window added."""
+    return bias + shift_masks(window, shift, bias.device, bias.dtype).unsqueeze(1)
+
+
+def biases_by_window(biases: Tensor, batch: int, rows: int, columns: int) -> Tensor:
+    """(4, nH, N, N) by kind -> (batch * rows * columns, nH, N, N) by window."""
+    return biases[window_kinds(rows, columns, biases.device)].repeat(batch, 1, 1, 1)
+
+
 @dataclass(frozen=True)
 class WindowGroup:
     """Some rows of windows of a batch of maps. Their tokens are rows of the (B * H * W, C) view of the maps.

@@ -17,12 +17,12 @@ from torchvision.ops import StochasticDepth
 
 from swin_dense.kernels.blocked import BlockWeights, LayerWeights
 from swin_dense.kernels.windows import (
+    biases_by_window,
     crop,
     join_windows,
+    masked_by_kind,
     pad_to_multiple,
-    shift_masks,
     split_windows,
-    window_kinds,
 )
 from swin_dense.models import fused
 from swin_dense.models.attention import WindowAttention, WindowAttentionV2
@@ -108,7 +108,7 @@ class SwinBlock(nn.Module):
         biases = self.biases()
         if self.shift:
             rows, columns = padded_height // self.window_size, padded_width // self.window_size
-            biases = biases[window_kinds(rows, columns, x.device)].repeat(batch, 1, 1, 1)
+            biases = biases_by_window(biases, batch, rows, columns)
         windows = self.attn(split_windows(x, self.window_size), biases)
         x = join_windows(windows, self.window_size, padded_height, padded_width)
         if self.shift:
@@ -124,7 +124,7 @@ class SwinBlock(nn.Module):
         bias = self.attn.position_bias().unsqueeze(0)
         if not self.shift:
             return bias
-        return bias + shift_masks(self.window_size, self.shift, bias.device, bias.dtype).unsqueeze(1)
+        return masked_by_kind(bias, self.window_size, self.shift)
 
     def weights(self) -> BlockWeights:
         """The parameters as the kernels take them."""
