@@ -60,4 +60,4 @@ def test_a_conversion_imports_no_host(tmp_path: Path):
     assert 'written: ' in done.stdout
     converted = torch.load(tmp_path / 'out.pth')
     expected = model.state_dict()['layers.0.blocks.0.attn.qkv.weight']
-    assert torch.equal(converted['layers_0.blocks.0.attn.qkv.weight'], expected)
+    assert torch.equal(converted['layers.0.blocks.0.attn.qkv.weight'], expected)
