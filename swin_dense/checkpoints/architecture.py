@@ -12,7 +12,7 @@ from swin_dense.checkpoints.report import Report
 
 PATCH = 4  # side of a patch in pixels
 CPB_HIDDEN = 512  # channels between the two layers of v2's position bias
-SIZES = {  # embed_dims, depths
+SIZES: dict[tuple[int, tuple[int, ...]], str] = {  # embed_dims, depths
     (96, (2, 2, 6, 2)): 'Tiny',
     (96, (2, 2, 18, 2)): 'Small',
     (128, (2, 2, 18, 2)): 'Base',
@@ -43,7 +43,7 @@ class Architecture:
 
 def architecture(swin: Swin) -> Architecture:
     """Read the architecture off the shapes of ``swin.weights``."""
-    weights = swin.weights
+    weights = {key: value for key, value in swin.weights.items() if isinstance(value, Tensor)}
     blocks = {tuple(map(int, key.split('.')[1:4:2])) for key in weights if '.blocks.' in key}
     stages = range(1 + max(stage for stage, _ in blocks))
     heads = 'logit_scale' if swin.version == 2 else 'relative_position_bias_table'
@@ -72,7 +72,8 @@ def examine(swin: Swin, file: str) -> Report:
     """
     with naming(file):
         kind = architecture(swin)
-        wanted = shapes(kind, swin.weights.get('absolute_pos_embed'))
+        position = swin.weights.get('absolute_pos_embed')
+        wanted = shapes(kind, position if isinstance(position, Tensor) else None)
     report = Report(file, f'{FORMATS[swin.source].title}, {kind}')
     tensors = {key: torch.empty(shape, device='meta') for key, shape in wanted.items()}
     fitted = match(tensors, swin.others | swin.weights, report)
@@ -112,6 +113,7 @@ def _block(
     name: str, dim: int, kind: Architecture, heads: int, window: int, has_norm3: bool
 ) -> dict[str, tuple[int, ...]]:
     hidden = int(dim * kind.mlp_ratio)
+    attention: dict[str, tuple[int, ...]]
     if kind.version == 1:
         attention = {
             'relative_position_bias_table': ((2 * window - 1) ** 2, heads),

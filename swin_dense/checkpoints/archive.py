@@ -2,8 +2,8 @@
 
 import zipfile
 import zlib
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from swin_dense.errors import UserError
 
@@ -58,7 +58,7 @@ def _check_sizes(path: Path, records: list[zipfile.ZipInfo]) -> None:
         )
 
 
-def _check_places(path: Path, file: BinaryIO, records: list[zipfile.ZipInfo], end: int) -> None:
+def _check_places(path: Path, file: BufferedReader, records: list[zipfile.ZipInfo], end: int) -> None:
     """No record may begin before the one in front of it ends: the same bytes would be read many times."""
     for record in sorted(records, key=lambda record: record.header_offset, reverse=True):
         if _start(file, record) + record.compress_size > end:
@@ -66,7 +66,7 @@ def _check_places(path: Path, file: BinaryIO, records: list[zipfile.ZipInfo], en
         end = record.header_offset
 
 
-def _start(file: BinaryIO, record: zipfile.ZipInfo) -> int:
+def _start(file: BufferedReader, record: zipfile.ZipInfo) -> int:
     """Where a record's bytes begin: after its own header, whose padding the list of records does not tell."""
     file.seek(record.header_offset)
     header = file.read(HEADER)
@@ -76,7 +76,7 @@ def _start(file: BinaryIO, record: zipfile.ZipInfo) -> int:
     return record.header_offset + HEADER + name + padding
 
 
-def _crc32(file: BinaryIO, archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> int | None:
+def _crc32(file: BufferedReader, archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> int | None:
     """The CRC32 of what a record holds; None if it cannot be unpacked, or ends early."""
     if record.compress_type != zipfile.ZIP_STORED:
         try:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ CPU = torch.device('cpu')
 # because together they are a quarter of a Swin
 QKV = ('query', 'key', 'value')
 Apart = tuple[Tensor, Tensor, Tensor]
+Weights = dict[str, Tensor | Apart]
+Value = TypeVar('Value')
 
 
 @dataclass
@@ -64,7 +67,7 @@ class Swin:
     def window(self, block: str) -> int | None:
         """Side of the window of a block (``layers.0.blocks.0``), None if the file does not tell it."""
         table = self.weights.get(f'{block}.attn.relative_position_bias_table')
-        if table is not None:
+        if isinstance(table, Tensor):
             return window_of(table.size(0))
         coordinates = self.derived.get(f'{block}.attn.relative_coords_table')
         return None if coordinates is None else (coordinates.size(1) + 1) // 2
@@ -139,8 +142,8 @@ def _renamed_to_ours(tensors: Mapping[str, Tensor], name: str, prefix: str) -> S
     names = origins(name)
     swin = Swin(name, prefix, {}, {}, {})
     for key, value in tensors.items():
-        module, _, leaf = key.removeprefix(prefix).rpartition('.')
-        ours = names.get(f'{module}.{leaf}'.lstrip('.')) or (module in names and f'{names[module]}.{leaf}')
+        module, _, kind = key.removeprefix(prefix).rpartition('.')
+        ours = names.get(f'{module}.{kind}'.lstrip('.')) or (module in names and f'{names[module]}.{kind}')
         # whole models keep the classifier, and Hugging Face's the output norms, beside the backbone
         beside = module != names.get(module) in ('head', *NORMS)
         if not ours or not (key.startswith(prefix) or beside):
@@ -152,20 +155,20 @@ def _renamed_to_ours(tensors: Mapping[str, Tensor], name: str, prefix: str) -> S
     return swin
 
 
-def _in_our_layout(swin: Swin) -> dict[str, Tensor | Apart]:
+def _in_our_layout(swin: Swin) -> Weights:
     layout, weights = FORMATS[swin.source], dict(swin.weights)
     if layout.separate:
         weights = _join_qkv(weights)
     if layout.one_bias and swin.version == 2:
         for key in _ending(weights, 'attn.qkv.bias'):
-            query, _, value = weights.pop(key).chunk(3)
+            query, _, value = joined(weights.pop(key)).chunk(3)
             weights[key.replace('qkv.bias', 'q_bias')] = query
             weights[key.replace('qkv.bias', 'v_bias')] = value
     if layout.unfold:
         for key in _of_merged_channels(weights, swin.version):
-            weights[key] = from_unfold(weights[key])
+            weights[key] = from_unfold(joined(weights[key]))
     position = weights.get('absolute_pos_embed')
-    if position is not None and position.ndim == 3:  # (1, N, C), of square images
+    if isinstance(position, Tensor) and position.ndim == 3:  # (1, N, C), of square images
         side = math.isqrt(position.size(1))
         weights['absolute_pos_embed'] = position.transpose(1, 2).unflatten(2, (side, side))
     # a classifier's only norm comes before its head; C5 has one of its own only where C2..C4 have them
@@ -269,27 +272,28 @@ def _buffers(
     return buffers
 
 
-def _join_qkv(weights: dict[str, Tensor]) -> dict[str, Tensor | Apart]:
+def _join_qkv(weights: Weights) -> Weights:
     """query, key, value -> qkv; v2's key has no bias, so there q_bias and v_bias stay apart."""
     weights = dict(weights)
     for key in _ending(weights, 'attn.query.weight'):
         attn = key.removesuffix('query.weight')
-        weights[f'{attn}qkv.weight'] = tuple(weights.pop(f'{attn}{part}.weight') for part in QKV)
-        biases = [weights.pop(f'{attn}{part}.bias', None) for part in QKV]
-        if biases[1] is not None:
-            weights[f'{attn}qkv.bias'] = torch.cat(biases)
-        elif biases[0] is not None:
-            weights[f'{attn}q_bias'], weights[f'{attn}v_bias'] = biases[0], biases[2]
+        query, key_weight, value = (joined(weights.pop(f'{attn}{part}.weight')) for part in QKV)
+        weights[f'{attn}qkv.weight'] = query, key_weight, value
+        biases = {part: weights.pop(f'{attn}{part}.bias') for part in QKV if f'{attn}{part}.bias' in weights}
+        if 'key' in biases:
+            weights[f'{attn}qkv.bias'] = torch.cat([joined(biases[part]) for part in QKV])
+        elif biases:
+            weights[f'{attn}q_bias'], weights[f'{attn}v_bias'] = biases['query'], biases['value']
     return weights
 
 
 def _split_qkv(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of ``_join_qkv``."""
-    split = {}
+    split: dict[str, Tensor] = {}
     for key, value in weights.items():
-        attn, _, leaf = key.rpartition('.qkv.')
+        attn, _, kind = key.rpartition('.qkv.')
         if attn:
-            split |= {f'{attn}.{part}.{leaf}': x for part, x in zip(QKV, value.chunk(3), strict=True)}
+            split |= {f'{attn}.{part}.{kind}': x for part, x in zip(QKV, value.chunk(3), strict=True)}
         elif key.endswith(('.q_bias', '.v_bias')):
             split[key.replace('q_bias', 'query.bias').replace('v_bias', 'value.bias')] = value
         else:
@@ -309,7 +313,7 @@ def to_unfold(value: Tensor) -> Tensor:
     return value.unflatten(-1, (2, 2, channels)).movedim((-3, -2), (-1, -2)).flatten(-3)
 
 
-def _of_merged_channels(weights: Mapping[str, Tensor], version: int) -> list[str]:
+def _of_merged_channels(weights: Mapping[str, Tensor | Apart], version: int) -> list[str]:
     """Names of what has the 4C channels of a merging as its last axis; v2 norms after its projection."""
     names = _ending(weights, '.downsample.reduction.weight')
     if version == 1:
@@ -317,7 +321,7 @@ def _of_merged_channels(weights: Mapping[str, Tensor], version: int) -> list[str
     return names
 
 
-def _with_norm(weights: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+def _with_norm(weights: Mapping[str, Value], old: str, new: str) -> dict[str, Value]:
     """Call the norm ``old`` ``new``, unless there is one already."""
     if f'{new}.weight' in weights:
         return {key: value for key, value in weights.items() if not key.startswith(f'{old}.')}
@@ -327,5 +331,5 @@ def _with_norm(weights: dict[str, Tensor], old: str, new: str) -> dict[str, Tens
     }
 
 
-def _ending(weights: Mapping[str, Tensor], suffix: str) -> list[str]:
+def _ending(weights: Mapping[str, Tensor | Apart], suffix: str) -> list[str]:
     return [key for key in weights if key.endswith(suffix)]

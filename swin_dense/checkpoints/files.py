@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,14 +33,14 @@ PREFIXES = ('module.', '_orig_mod.')  # of DataParallel, of torch.compile
 class _Settings:
     """In place of the yacs.config.CfgNode that Microsoft's training script saves: a plain dict."""
 
-    def __new__(cls) -> OrderedDict:
+    def __new__(cls) -> OrderedDict:  # type: ignore[misc]  # the pickle makes a CfgNode, and gets a dict
         return OrderedDict()
 
 
 # what torch refuses first of a checkpoint with mmengine's message hub
 OF_MMENGINE = re.compile(r'\b(mmengine|numpy|builtins\.getattr)\b')
 # plain data beside the tensors, of training scripts
-HARMLESS = [argparse.Namespace, (_Settings, 'yacs.config.CfgNode')]
+HARMLESS: list[Any] = [argparse.Namespace, (_Settings, 'yacs.config.CfgNode')]
 
 
 def fetch(location: str) -> Path:

@@ -31,8 +31,9 @@ def load(model: nn.Module, tensors: Mapping[str, Tensor], file: str, adapt: bool
     backbone = getattr(model, 'backbone', model)
     prefix = '' if backbone is model else 'backbone.'
     ours = isinstance(backbone, SwinTransformer)
-    found, source = tensors, 'names of the model'
-    if ours:
+    found: Mapping[str, Tensor | Apart] = tensors
+    source = 'names of the model'
+    if isinstance(backbone, SwinTransformer):
         found, source = _under_our_names(backbone, tensors, file, prefix)
     report = Report(file, source)
     fitted = match(model.state_dict(), found, report, prefix if adapt else None)

@@ -170,5 +170,5 @@ def extension() -> ModuleType:
             raise AttributeError(name)
         return _missing(name)
 
-    module.__getattr__ = missing
+    module.__dict__['__getattr__'] = missing
     return module

@@ -13,6 +13,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
@@ -119,7 +120,8 @@ def _provide_ops() -> str:
 
         sys.modules['mmcv._ext'] = extension()
         return 'torchvision'
-    return 'torchvision' if compiled.__spec__.origin == 'swin_dense.hosts.ops' else 'mmcv'
+    origin = getattr(compiled.__spec__, 'origin', None)
+    return 'torchvision' if origin == 'swin_dense.hosts.ops' else 'mmcv'
 
 
 def _leave_out_multimodal() -> None:
@@ -129,7 +131,9 @@ def _leave_out_multimodal() -> None:
     of transformers no longer offer under the old names.
     """
     transformers = importlib.util.find_spec('transformers')
-    if transformers is None or importlib.util.find_spec('mmpretrain') is None:
+    if transformers is None or transformers.origin is None:
+        return
+    if importlib.util.find_spec('mmpretrain') is None:
         return
     source = Path(transformers.origin).with_name('modeling_utils.py')
     if 'find_pruneable_heads_and_indices' not in source.read_text(encoding='utf-8'):
@@ -152,10 +156,11 @@ def allow_mmengine_checkpoints() -> None:
         return getattr(HistoryBuffer, name)
 
     dtypes = {type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'uint8', 'bool')}
+    functions: list[Any] = [np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]]
     # numpy 1 and 2 write different module names
-    rebuilders = [
+    rebuilders: list[Any] = [
         (rebuild, f'numpy.{core}.multiarray.{rebuild.__name__}')
-        for rebuild in (np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0])
+        for rebuild in functions
         for core in ('core', '_core')
     ]
     torch.serialization.add_safe_globals(

@@ -92,14 +92,14 @@ def reason_against(field: str, value: Any, data: bool = False) -> str | None:  #
     """
     if value is None or value == '':
         return None
-    pattern = next((pattern for pattern in FIELDS if fnmatchcase(field, pattern)), None)
+    pattern = next((pattern for pattern in FIELDS if fnmatchcase(field, pattern)), '')
     if field in ANY_VALUE:
         return None if _is_local(field, value) else FIELDS[pattern]
     if not isinstance(value, str):
         return None
     if is_pickle(value):
         return 'a pickle runs code when it is opened'
-    reason = FIELDS.get(pattern or '')
+    reason = FIELDS.get(pattern)
     if data and reason in (None, OPENED):
         return 'an address, which would be fetched' if '://' in value else None
     if data and field in WEIGHTS_OF_RUNS:

@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from swin_dense.errors import UnsafeFileError
@@ -125,9 +126,9 @@ def libraries() -> tuple[str, ...]:
     places = {sysconfig.get_path(name) for name in ('stdlib', 'platstdlib', 'purelib', 'platlib')}
     places |= {*site.getsitepackages(), site.getusersitepackages()}
     for name in (*HOSTS, 'torch', 'torchvision', 'numpy', 'cv2', 'PIL', 'swin_dense'):  # editable installs
-        module = sys.modules.get(name)
-        if getattr(module, '__file__', None):
-            places.add(str(Path(module.__file__).parent))
+        file = getattr(sys.modules.get(name), '__file__', None)
+        if file:
+            places.add(str(Path(file).parent))
     return tuple(sorted({os.path.realpath(place) for place in places if place} | set(SYSTEM)))
 
 
@@ -164,7 +165,8 @@ def _judged(event: str, arguments: tuple, guard: _Guard) -> tuple[str, str] | No
     if event in STOPPED:
         return STOPPED[event], _shown(arguments)
     if event == 'open':
-        return _judged_open(*arguments, guard)
+        path, mode, flags = arguments
+        return _judged_open(path, mode, flags, guard)
     if event in ('compile', 'exec') and _caller() in HOSTS:
         source = arguments[0]
         return 'evaluate', _shown((getattr(source, 'co_filename', source),))
@@ -198,7 +200,7 @@ def _caller() -> str:
 
 def _callers() -> Iterator[str]:
     """The packages of the functions that are being called, the innermost first."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         yield str(frame.f_globals.get('__name__', '')).partition('.')[0]
         frame = frame.f_back

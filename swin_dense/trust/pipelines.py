@@ -84,7 +84,7 @@ def check_pipeline(
 def _step(step: Any, what: str, scope: str, path: str) -> dict[str, Any]:  # noqa: ANN401
     kind = step.get('type') if isinstance(step, dict) else None
     name = kind.rpartition('.')[2] if isinstance(kind, str) else ''
-    if name not in STEPS or not is_known(kind, step.get('_scope_') or scope, of_models()):
+    if name not in STEPS or not is_known(str(kind), step.get('_scope_') or scope, of_models()):
         raise UnsafeFileError(
             f'{what} is refused: its config has a step {kind!r} ({path}.type), which is none that loads or '
             f'resizes an image; {ADVICE}'

@@ -29,9 +29,11 @@ def parse(text: str, what: str, part: str = '') -> dict[str, Any]:
     values: dict[str, Any] = {}
     try:
         for statement in ast.parse(text).body:
-            if not _is_assignment(statement):
-                raise _CodeError(statement)
-            values[statement.targets[0].id] = _value(statement.value, values)
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    values[name] = _value(value, values)
+                case _:
+                    raise _CodeError(statement)
     except _CodeError as refused:
         node = refused.args[0]
         code = ast.unparse(node)
@@ -69,10 +71,6 @@ def check_size(values: Any, what: str) -> None:  # noqa: ANN401
 
 class _CodeError(Exception):
     """A node of the syntax tree that is code."""
-
-
-def _is_assignment(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
 
 
 def _value(node: ast.expr, names: dict[str, Any]) -> Any:  # noqa: ANN401, C901  one case a kind of literal
