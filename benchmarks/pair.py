@@ -191,7 +191,7 @@ def time_pair(job: Job) -> dict:
         'samples': samples,
         'left_out': left_out,
         'difference': difference,
-        'objects': whole.found(inputs.arguments[1]) if job.setting.model != 'backbone' else None,
+        'objects': whole.detected(inputs.arguments[1]) if job.setting.model != 'backbone' else None,
         'flops': flops(job.setting),
         'product_rates': [peak, after],
         'others': others,

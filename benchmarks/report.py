@@ -124,14 +124,14 @@ def headline(targets: Sequence[Target], records: Records) -> list[str]:
     """The lines of the headline table."""
     rows = []
     for target in targets:
-        found = reached(target, records)
+        best = reached(target, records)
         sign = '>=' if target.at_least else '<='
         wanted = '-' if target.value is None else f'{sign} {_figure(target, target.value)}'
-        if found is None:
+        if best is None:
             rows.append((target.title, 'not measured', wanted, ''))
             continue
-        figure = _figure(target, found.value) + found.about
-        rows.append((target.title, figure, wanted, _met(target, found.value)))
+        figure = _figure(target, best.value) + best.about
+        rows.append((target.title, figure, wanted, _met(target, best.value)))
     return table(('measurement', 'measured', 'target', 'reached'), rows)
 
 
@@ -168,10 +168,10 @@ def times_table(records: Records) -> list[str]:
 
 
 def _times(pair: dict, who: str, mode: str) -> str:
-    found = pair['times'].get(f'{who} {mode}')
-    if found is None:
+    times = pair['times'].get(f'{who} {mode}')
+    if times is None:
         return 'left out' if f'{who} {mode}' in pair['left_out'] else '-'
-    low, median, high = (1000 * found[key] for key in ('low', 'median', 'high'))
+    low, median, high = (1000 * times[key] for key in ('low', 'median', 'high'))
     digits = 2 if median < 10 else 1 if median < 100 else 0
     return f'{median:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
 

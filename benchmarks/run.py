@@ -62,8 +62,8 @@ def versions(peers: Sequence[str]) -> dict[str, str]:
     """Of torch, the peers and ourselves: with a digest of our sources, so that a change is measured anew."""
     sources = sorted((ROOT / 'swin_dense').rglob('*.py'))
     digest = hashlib.sha256(b''.join(path.read_bytes() for path in sources)).hexdigest()[:8]
-    found = {name: metadata.version(DISTRIBUTIONS.get(name, name)) for name in ('torch', *peers)}
-    return {OURS: f'{__version__}+{digest}', **found}
+    versions = {name: metadata.version(DISTRIBUTIONS.get(name, name)) for name in ('torch', *peers)}
+    return {OURS: f'{__version__}+{digest}', **versions}
 
 
 def environment(device: str, known: Mapping[str, str]) -> dict[str, str]:

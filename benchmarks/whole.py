@@ -148,7 +148,7 @@ def maps(model: BaseModel, image: Tensor, samples: list[BaseDataElement]) -> lis
     return list(model.extract_feat(image))
 
 
-def found(samples: list[BaseDataElement]) -> int | None:
+def detected(samples: list[BaseDataElement]) -> int | None:
     """How many objects a detector found, after ``infer``; None for segmentors."""
     if not all('pred_instances' in sample for sample in samples):
         return None

@@ -31,8 +31,8 @@ def show_run(work_dir: Path) -> None:
     from swin_dense.console import terminal
     from swin_dense.engine import run_report
 
-    found, chosen = run_report.look(work_dir)
-    terminal.console.print(run_report.checkpoint_table(found, chosen))
+    checkpoints, chosen = run_report.look(work_dir)
+    terminal.console.print(run_report.checkpoint_table(checkpoints, chosen))
     terminal.show_header(run_report.needs(work_dir, chosen))
     if chosen is None:
         raise UserError(f'--run {work_dir}: no checkpoint is whole: there is nothing to resume')
@@ -54,10 +54,10 @@ def show_installation() -> None:
     table.add_row('python', platform.python_version(), '>=3.10,<3.14', '')
     for requirement in (*packages.REQUIREMENTS, packages.mmcv_flavour()):
         wrong = requirement.problem()
-        found = packages.installed_version(requirement.name) or '-'
+        installed = packages.installed_version(requirement.name) or '-'
         colour = 'red' if wrong else 'green'
         mend = requirement.mend if wrong else ''
-        table.add_row(requirement.name, f'[{colour}]{found}', requirement.versions, mend)
+        table.add_row(requirement.name, f'[{colour}]{installed}', requirement.versions, mend)
     wrong = packages.problems()
     if not wrong:
         backend = packages.prepare()

@@ -42,7 +42,7 @@ def predict(args: argparse.Namespace, watch: Watch) -> None:
     from swin_dense.predict import model, run, sources
     from swin_dense.predict.predictor import Predictor
 
-    found = sources.find(args.sources, args.out)
+    given = sources.find(args.sources, args.out)
     config, checkpoint = model.choose(args.model, args.checkpoint, args.cfg_options)
     weights = run.weights_key(files.fetch(checkpoint), config)  # of the file before it is read
     folders.check_writable(args.out, '--out')
@@ -51,7 +51,7 @@ def predict(args: argparse.Namespace, watch: Watch) -> None:
         terminal.say(line)
     labels = None if args.classes is None else run.labels_of(args.classes, predictor.classes)
     settings = run.Settings(args.score, labels, args.batch, args.tile, args.overlap)
-    run.predict_all(predictor, found, args.out, settings, args.ids, weights, watch)
+    run.predict_all(predictor, given, args.out, settings, args.ids, weights, watch)
 
 
 def main() -> None:

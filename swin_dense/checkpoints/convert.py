@@ -121,18 +121,18 @@ def recognise(tensors: Mapping[str, Tensor]) -> Swin | None:
     for name in FORMATS:
         stem = f'{places(name)["patch_embed.proj"]}.weight'
         prefixes = [key.removesuffix(stem) for key in tensors if key.endswith(stem)]
-        found = [
+        swins = [
             _renamed_to_ours(tensors, name, prefix)
             for prefix in prefixes
             if not prefix or prefix.endswith('.')
         ]
         # many networks embed patches or call their first layer so, but only a Swin has its blocks in stages
-        found = [swin for swin in found if _ending(swin.weights, '.attn.proj.weight')]
-        if len(found) > 1:
-            below = ', '.join(repr(swin.prefix) for swin in found)
-            raise UserError(f'there are {len(found)} Swins in it, below {below}')
-        if found and (best is None or len(found[0].weights) > len(best.weights)):
-            best = found[0]
+        swins = [swin for swin in swins if _ending(swin.weights, '.attn.proj.weight')]
+        if len(swins) > 1:
+            below = ', '.join(repr(swin.prefix) for swin in swins)
+            raise UserError(f'there are {len(swins)} Swins in it, below {below}')
+        if swins and (best is None or len(swins[0].weights) > len(best.weights)):
+            best = swins[0]
     if best is not None:
         best.weights = _in_our_layout(best)
     return best
@@ -204,8 +204,8 @@ def export(
         prefix = 'swinv2.' if swin.version == 2 else 'swin.'
     exported = dict(swin.others) if whole else {}
     for key, value in _in_layout(swin, FORMATS[name], windows, pretrained).items():
-        module, _, leaf = key.rpartition('.')
-        place = places(name).get(key) or f'{places(name)[module]}.{leaf}'
+        module, _, kind = key.rpartition('.')
+        place = places(name).get(key) or f'{places(name)[module]}.{kind}'
         exported[place if module == 'head' else prefix + place] = value.contiguous()
     return exported
 

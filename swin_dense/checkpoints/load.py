@@ -31,12 +31,12 @@ def load(model: nn.Module, tensors: Mapping[str, Tensor], file: str, adapt: bool
     backbone = getattr(model, 'backbone', model)
     prefix = '' if backbone is model else 'backbone.'
     ours = isinstance(backbone, SwinTransformer)
-    found: Mapping[str, Tensor | Apart] = tensors
+    renamed: Mapping[str, Tensor | Apart] = tensors
     source = 'names of the model'
     if isinstance(backbone, SwinTransformer):
-        found, source = _under_our_names(backbone, tensors, file, prefix)
+        renamed, source = _under_our_names(backbone, tensors, file, prefix)
     report = Report(file, source)
-    fitted = match(model.state_dict(), found, report, prefix if adapt else None)
+    fitted = match(model.state_dict(), renamed, report, prefix if adapt else None)
     parameters = {key: parameter.numel() for key, parameter in model.named_parameters()}
     report.filled = sum(parameters.get(key, 0) for key in fitted) / sum(parameters.values())
     absent = [key for key in report.missing if not adapt or (ours and _is_needed(key, prefix))]

@@ -14,7 +14,7 @@ from swin_dense.errors import UserError
 
 def match(
     wanted: Mapping[str, Tensor],
-    found: Mapping[str, Tensor | Apart],
+    tensors: Mapping[str, Tensor | Apart],
     report: Report,
     prefix: str | None = None,
 ) -> dict[str, Tensor | Apart]:
@@ -22,7 +22,7 @@ def match(
 
     Args:
         wanted: the model's tensors, which may be on the meta device and stay as they are.
-        found: tensors by the model's names.
+        tensors: by the model's names.
         report: is told what becomes of each.
         prefix: what precedes the names of the backbone. Its tensors of other shapes are adapted, and those
             of heads dropped; None refuses both.
@@ -32,21 +32,21 @@ def match(
     """
     fitted: dict[str, Tensor | Apart] = {}
     for key, target in wanted.items():
-        if key not in found:
+        if key not in tensors:
             report.missing.append(key)
             continue
-        value = joined(found[key])
+        value = joined(tensors[key])
         if value.shape == target.shape:
-            fitted[key] = found[key]
+            fitted[key] = tensors[key]
             report.matched.append(key)
         else:
             _fit(report, fitted, key, value, target.shape, prefix)
         if key in fitted:
             _check_values(report.file, key, value, target)
-    report.unexpected = [key for key in found if key not in wanted and not key.endswith(DERIVED)]
+    report.unexpected = [key for key in tensors if key not in wanted and not key.endswith(DERIVED)]
     if not fitted:
         raise UserError(
-            f'checkpoint {report.file}: none of its {len(found)} tensors belongs to the model, '
+            f'checkpoint {report.file}: none of its {len(tensors)} tensors belongs to the model, '
             f'which has {len(wanted)}'
         )
     return fitted

@@ -125,11 +125,11 @@ def _accepted(node: Any, walked: list[str]) -> set[str] | None:  # noqa: ANN401
 
 def _arguments(kind: Any) -> set[str] | None:  # noqa: ANN401
     """The constructor arguments of a registered type; None if it takes any, or is not found."""
-    found = kind if inspect.isclass(kind) else _find(kind)
-    if not inspect.isclass(found):
+    registered = kind if inspect.isclass(kind) else _find(kind)
+    if not inspect.isclass(registered):
         return None
     arguments: set[str] = set()
-    for cls in inspect.getmro(found):
+    for cls in inspect.getmro(registered):
         initializer = inspect.getattr_static(cls, '__init__')
         if initializer is object.__init__:
             return None  # what no class names is passed on elsewhere
@@ -145,4 +145,6 @@ def _find(kind: str) -> type | None:
     if '.' not in kind:
         kind = f'{DefaultScope.get_current_instance().scope_name}.{kind}'
     registries = (registry for registry in vars(root).values() if isinstance(registry, Registry))
-    return next((found for registry in registries if (found := registry.get(kind)) is not None), None)
+    return next(
+        (registered for registry in registries if (registered := registry.get(kind)) is not None), None
+    )

@@ -24,18 +24,18 @@ def check_before(config: Config, splits: Sequence[str], skip_bad: bool = False) 
     Raises:
         UserError: the first error, in every process.
     """
-    found: list = [None]
+    outcome: list = [None]
     if is_main_process():
         try:
-            found = [tasks.check(config, False, splits, skip_bad)]
+            outcome = [tasks.check(config, False, splits, skip_bad)]
         except UserError as error:
-            found = [error]
+            outcome = [error]
     coco_json.forget()
-    broadcast_object_list(found)
-    if isinstance(found[0], UserError):
-        raise found[0]
-    findings.stop_on_errors(found[0])
-    warnings = [finding for finding in found[0] if finding.severity == 'warning']
+    broadcast_object_list(outcome)
+    if isinstance(outcome[0], UserError):
+        raise outcome[0]
+    findings.stop_on_errors(outcome[0])
+    warnings = [finding for finding in outcome[0] if finding.severity == 'warning']
     for warning in warnings[:WARNINGS]:
         terminal.say(f'warning: {warning.line()}')
     if len(warnings) > WARNINGS:

@@ -84,17 +84,17 @@ class DryRunHook(Hook):
         header = {**training_header(runner), 'saved in': f'{self.work_dir} (dry_run.png, dry_run.log)'}
         terminal.show_header(header)
         terminal.say('dry run: measuring some iterations and a part of an evaluation ...')
-        found, loop = self.measured, runner.train_loop
+        measured, loop = self.measured, runner.train_loop
         begun = loop.epoch if isinstance(loop, EpochBasedTrainLoop) else loop.iter
-        found.iterations = loop.max_iters - loop.iter
-        found.checkpoints = checkpoints(runner)
+        measured.iterations = loop.max_iters - loop.iter
+        measured.checkpoints = checkpoints(runner)
         self._train(runner)
         if runner.val_loop:
             self._evaluate(runner, evaluations(loop, begun))
         start = time.perf_counter()
         runner.save_checkpoint(runner.work_dir, 'checkpoint.pth', save_param_scheduler=True)
-        found.checkpoint = time.perf_counter() - start
-        found.memory, found.workers = peak_memory(), worker_memory()
+        measured.checkpoint = time.perf_counter() - start
+        measured.memory, measured.workers = peak_memory(), worker_memory()
         loop.stop_training = True
         loop._iter = 0  # a resumed loop would first fetch all that it has seen
 
@@ -121,15 +121,15 @@ class DryRunHook(Hook):
         }
 
     def _evaluate(self, runner: Runner, after: Sequence[int]) -> None:
-        found = self.measured
-        found.early_evaluation, samples = evaluation_seconds(runner)
+        measured = self.measured
+        measured.early_evaluation, samples = evaluation_seconds(runner)
         if not limit_detections(runner.model, samples):
-            found.evaluations, found.evaluation = len(after), found.early_evaluation
+            measured.evaluations, measured.evaluation = len(after), measured.early_evaluation
             return
-        found.early_evaluations = sum(iteration < EARLY for iteration in after)
-        found.evaluations = len(after) - found.early_evaluations
-        if found.evaluations:
-            found.evaluation, _ = evaluation_seconds(runner)
+        measured.early_evaluations = sum(iteration < EARLY for iteration in after)
+        measured.evaluations = len(after) - measured.early_evaluations
+        if measured.evaluations:
+            measured.evaluation, _ = evaluation_seconds(runner)
 
     def report(self, runner: Runner) -> None:
         """The table, on the terminal and in the log, and the picture."""
@@ -245,8 +245,8 @@ def peak_memory() -> int:
     """Bytes: of CUDA's allocations where there are any, otherwise of the process."""
     if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
-    if found := peak_of(os.getpid()):
-        return found
+    if peak := peak_of(os.getpid()):
+        return peak
     unit = 1 if sys.platform == 'darwin' else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -297,25 +297,24 @@ def save_picture(hook: DryRunHook, runner: Runner) -> None:
 
 def table(measured: Measured, one_batch: str, data: str) -> dict[str, str]:
     """The report of a dry run: names and values."""
-    found = measured
-    each = ', '.join(f'{size / 2**30:.2f}' for size in found.workers)
-    beside = f'; beside it {len(found.workers)} workers with {each} GB' if found.workers else ''
-    finish = datetime.now() + timedelta(seconds=found.total)
+    each = ', '.join(f'{size / 2**30:.2f}' for size in measured.workers)
+    beside = f'; beside it {len(measured.workers)} workers with {each} GB' if measured.workers else ''
+    finish = datetime.now() + timedelta(seconds=measured.total)
     where = 'on the GPU' if torch.cuda.is_initialized() else 'of the process'
     evaluations = []
-    if found.evaluations:
-        evaluations.append(f'{clock(found.evaluation)}, {found.evaluations} of them')
-    if found.early_evaluations:
-        count = f'{found.early_evaluations} before iteration {EARLY}'
-        evaluations.append(f'{clock(found.early_evaluation)}, {count}')
+    if measured.evaluations:
+        evaluations.append(f'{clock(measured.evaluation)}, {measured.evaluations} of them')
+    if measured.early_evaluations:
+        count = f'{measured.early_evaluations} before iteration {EARLY}'
+        evaluations.append(f'{clock(measured.early_evaluation)}, {count}')
     return {
         'data': data,
         'one batch': one_batch,
-        'losses': '  '.join(f'{name} {value:.3f}' for name, value in found.losses.items()),
-        'iteration': f'{found.iteration:.3g} s, {found.iterations} of them',
+        'losses': '  '.join(f'{name} {value:.3f}' for name, value in measured.losses.items()),
+        'iteration': f'{measured.iteration:.3g} s, {measured.iterations} of them',
         'evaluation': '; '.join(evaluations) or 'none',
-        'checkpoint': f'{found.checkpoint:.2g} s, {found.checkpoints} of them',
-        'total time': clock(found.total),
+        'checkpoint': f'{measured.checkpoint:.2g} s, {measured.checkpoints} of them',
+        'total time': clock(measured.total),
         'finish at': f'{finish:%Y-%m-%d %H:%M}, if started now',
-        'peak memory': f'{found.memory / 2**30:.2f} GB {where}{beside}',
+        'peak memory': f'{measured.memory / 2**30:.2f} GB {where}{beside}',
     }

@@ -74,8 +74,8 @@ def look(path: Path) -> Saved:
 
 def checkpoints(work_dir: Path) -> list[Saved]:
     """Every checkpoint of a folder, the newest first: of the run that was started last, by iteration."""
-    found = [look(path) for path in sorted(work_dir.glob('*.pth'))]
-    return sorted(found, key=lambda saved: (saved.started, saved.iteration), reverse=True)
+    candidates = [look(path) for path in sorted(work_dir.glob('*.pth'))]
+    return sorted(candidates, key=lambda saved: (saved.started, saved.iteration), reverse=True)
 
 
 def newest(work_dir: Path) -> Choice:
@@ -85,16 +85,16 @@ def newest(work_dir: Path) -> Choice:
         UserError: there is none that is whole.
         UnsafeFileError: there is none, and one of them would run code.
     """
-    found = checkpoints(work_dir)
+    candidates = checkpoints(work_dir)
     # the best ones hold no optimizer: they are no damage worth a line
-    usable = [saved for saved in found if saved.problem is None]
+    usable = [saved for saved in candidates if saved.problem is None]
     if not usable:
-        found.sort(key=lambda saved: saved.unsafe, reverse=True)
-        why = next((saved.problem for saved in found), f'{work_dir} holds no checkpoint')
-        kind = UnsafeFileError if any(saved.unsafe for saved in found) else UserError
+        candidates.sort(key=lambda saved: saved.unsafe, reverse=True)
+        why = next((saved.problem for saved in candidates), f'{work_dir} holds no checkpoint')
+        kind = UnsafeFileError if any(saved.unsafe for saved in candidates) else UserError
         raise kind(f'--resume: no run to continue in {work_dir}: {why}')
     chosen, named = usable[0], pointed_at(work_dir)
-    notes = [f'passed over: {saved.problem}' for saved in found if _is_damaged(saved)]
+    notes = [f'passed over: {saved.problem}' for saved in candidates if _is_damaged(saved)]
     if named != chosen.path.name:
         says = f'names {named!r}' if named else 'is missing or names no file of this folder'
         notes.append(f'{work_dir / POINTER} {says}: going on from the newest whole checkpoint, {chosen.path}')

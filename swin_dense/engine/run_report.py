@@ -10,12 +10,12 @@ from swin_dense.errors import UserError
 from swin_dense.printable import printable
 
 
-def checkpoint_table(found: list[resume.Saved], chosen: resume.Saved | None) -> Table:
+def checkpoint_table(checkpoints: list[resume.Saved], chosen: resume.Saved | None) -> Table:
     """A row for each checkpoint, the newest first."""
     rows = Table(title='checkpoints', title_justify='left')
     for name in ('file', 'iterations', 'size', 'state'):
         rows.add_column(name, overflow='fold')
-    for saved in found:
+    for saved in checkpoints:
         state = '[green]whole' if saved.problem is None else f'[red]{escape(_short(saved))}'
         if saved is chosen:
             state = '[green]whole: --resume goes on from it'
@@ -48,8 +48,8 @@ def look(work_dir: Path) -> tuple[list[resume.Saved], resume.Saved | None]:
     """
     if not work_dir.is_dir():
         raise UserError(f'--run {work_dir}: there is no such folder (looked for {work_dir.absolute()})')
-    found = resume.checkpoints(work_dir)
-    return found, next((saved for saved in found if saved.problem is None), None)
+    checkpoints = resume.checkpoints(work_dir)
+    return checkpoints, next((saved for saved in checkpoints if saved.problem is None), None)
 
 
 def _short(saved: resume.Saved) -> str:

@@ -212,30 +212,30 @@ def worker_failure(error: BaseException, watch: WorkerWatch) -> FailedRunError |
     matches = [match for link in chain(error) if (match := FAILED.search(str(link)))]
     if not matches:
         return None
-    found = {key: value for match in reversed(matches) for key, value in match.groupdict().items() if value}
-    if 'seconds' in found:
+    facts = {key: value for match in reversed(matches) for key, value in match.groupdict().items() if value}
+    if 'seconds' in facts:
         samples = '; '.join(watch.loading()[:SHOWN]) or 'none of them is loading a sample'
-        seconds = float(found['seconds'])
+        seconds = float(facts['seconds'])
         return FailedRunError(f'no loader worker answered for {seconds:g} s: {samples}: {CANNOT_GO_ON}')
-    pids = [int(pid) for key in ('killed', 'ended', 'gone') for pid in re.findall(r'\d+', found.get(key, ''))]
+    pids = [int(pid) for key in ('killed', 'ended', 'gone') for pid in re.findall(r'\d+', facts.get(key, ''))]
     pid = next((pid for pid in pids if pid in watch.killed), pids[0])
     worker, sample = watch.of(pid) or (None, '')
     who = f'loader worker {"" if worker is None else worker} (process {pid})'.replace('  ', ' ')
     while_loading = f', while it loaded {sample}' if sample else ''
-    return FailedRunError(f'{who} {_how(pid, found, watch)}{while_loading}: {CANNOT_GO_ON}')
+    return FailedRunError(f'{who} {_how(pid, facts, watch)}{while_loading}: {CANNOT_GO_ON}')
 
 
-def _how(pid: int, found: dict[str, str], watch: WorkerWatch) -> str:
+def _how(pid: int, facts: dict[str, str], watch: WorkerWatch) -> str:
     """How a worker ended."""
     if pid in watch.killed:
         return f'was stopped for {STOPPED_SECONDS:.0f} s and had to be killed'
-    if 'signal' in found:
-        text = found['signal'].strip()
+    if 'signal' in facts:
+        text = facts['signal'].strip()
         names = {signal.strsignal(number): number.name for number in signal.Signals}
         hint = ' (by the system, if memory ran out: try fewer num_workers)' if text == 'Killed' else ''
         return f'was killed by {names.get(text, text)}{hint}'
-    if 'status' in found:
-        return f'ended with exit status {found["status"]}'
+    if 'status' in facts:
+        return f'ended with exit status {facts["status"]}'
     return 'died'
 
 

@@ -53,28 +53,28 @@ class Counted:
         return sum(self.images, np.zeros((len(self.classes), len(self.classes) + 1), np.int64))
 
 
-def build(leaf: dict) -> BaseSegDataset:
+def build(config: dict) -> BaseSegDataset:
     """The data set of a config, without its pipeline: what it lists, not what it loads."""
     # unserialised: packing the list begins with a garbage collection, which takes longer than the list
-    return DATASETS.build({**leaf, 'pipeline': [], 'serialize_data': False, 'test_mode': True})
+    return DATASETS.build({**config, 'pipeline': [], 'serialize_data': False, 'test_mode': True})
 
 
 def samples(datasets: Iterable[BaseSegDataset]) -> list[Sample]:
     """The images of data sets, with the names of their label maps."""
     entries = [dataset.get_data_info(i) for dataset in datasets for i in range(len(dataset))]
     names = map_names(Path(entry['img_path']) for entry in entries)
-    found = []
+    listed = []
     for entry in entries:
         image, truth = Path(entry['img_path']), Path(entry['seg_map_path'])
-        found.append(Sample(image, truth, bool(entry['reduce_zero_label']), names[image]))
-    return found
+        listed.append(Sample(image, truth, bool(entry['reduce_zero_label']), names[image]))
+    return listed
 
 
-def count(found: list[Sample], classes: tuple[str, ...], predictions: Path) -> Counted:
+def count(images: list[Sample], classes: tuple[str, ...], predictions: Path) -> Counted:
     """Compare a folder of PNG label maps, as ``--out`` writes them, with the ground truth.
 
     Args:
-        found: the images to score, each with a map ``name.png`` in the folder.
+        images: the images to score, each with a map ``name.png`` in the folder.
         classes: their names.
         predictions: the folder; with ``reduced`` samples, class 0 is written as 1.
 
@@ -84,8 +84,8 @@ def count(found: list[Sample], classes: tuple[str, ...], predictions: Path) -> C
     """
     if not predictions.is_dir():
         raise UserError(f'predictions {predictions}: no folder of PNG label maps')
-    result = Counted(classes, [], found, [])
-    for sample in found:
+    result = Counted(classes, [], images, [])
+    for sample in images:
         truth = read_classes(sample.truth, len(classes), sample.reduced)
         path = predictions / f'{sample.name}.png'
         if path.is_file():

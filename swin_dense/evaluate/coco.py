@@ -56,11 +56,11 @@ def rules(config: Config) -> Rules:
         raise UserError(f"config {config.filename}: test_evaluator.iou_thrs: only COCO's are scored here")
     metric = metrics[0].get('metric', 'bbox')
     kinds = [metric] if isinstance(metric, str) else metric
-    leaf = leaf_datasets(config.test_dataloader.dataset)[0]
+    dataset = leaf_datasets(config.test_dataloader.dataset)[0]
     return Rules(
         tuple(kind for kind in kinds if kind in coco_results.FIELDS),
         tuple(metrics[0].get('proposal_nums', MMDET)),
-        named_classes(leaf),
+        named_classes(dataset),
     )
 
 
@@ -115,7 +115,7 @@ class Scores:
 
         Crowds are no objects. A value is None where the class has no object (of that size).
         """
-        truth, found = self.evaluation.cocoGt, self.evaluation.cocoDt
+        truth, detections = self.evaluation.cocoGt, self.evaluation.cocoDt
         columns = {
             'AP': self.precision(),
             'AP50': self.precision(iou=0.5, limit=self.limit),
@@ -129,7 +129,7 @@ class Scores:
             row = dict(
                 name=self.names[i],
                 objects=sum(not annotation['iscrowd'] for annotation in objects),
-                detections=len(found.getAnnIds(catIds=category)),
+                detections=len(detections.getAnnIds(catIds=category)),
             )
             values = {key: _mean(cells[..., i]) for key, cells in columns.items()}
             rows.append(row | {key: None if value == -1 else value for key, value in values.items()})
@@ -137,10 +137,10 @@ class Scores:
 
     def counts(self) -> dict[str, int]:
         """Objects, crowds, detections, images, and images without a detection."""
-        truth, found = self.evaluation.cocoGt, self.evaluation.cocoDt
+        truth, detections = self.evaluation.cocoGt, self.evaluation.cocoDt
         chosen = set(self.evaluation.params.catIds)
         counted = [a for a in truth.dataset['annotations'] if a['category_id'] in chosen]
-        detected = [a for a in found.dataset['annotations'] if a['category_id'] in chosen]
+        detected = [a for a in detections.dataset['annotations'] if a['category_id'] in chosen]
         crowds = sum(bool(a['iscrowd']) for a in counted)
         return dict(
             images=len(truth.imgs),
@@ -167,11 +167,11 @@ def load_truth(annotations: Path) -> COCO:
     _check(content, annotations)
     api = COCO()
     api.dataset = {**content, 'annotations': [dict(annotation) for annotation in content['annotations']]}
-    mend(api)
+    complete(api)
     return api
 
 
-def mend(api: COCO) -> None:
+def complete(api: COCO) -> None:
     """Fill what files leave out and pycocotools' definition makes clear, in place.
 
     Annotations are numbered anew where an id is 0, absent or used twice: pycocotools takes a match with
@@ -199,8 +199,8 @@ def evaluate(truth: COCO, predictions: Path, rules: Rules | None = None) -> list
         NotFiniteError: a box or score is NaN or infinite.
     """
     rules = rules or Rules()
-    found = coco_results.read(predictions, truth, rules.kinds)
-    return [score_entries(truth, kind, entries, rules) for kind, entries in found.items()]
+    of_kinds = coco_results.read(predictions, truth, rules.kinds)
+    return [score_entries(truth, kind, entries, rules) for kind, entries in of_kinds.items()]
 
 
 def score_entries(truth: COCO, kind: str, entries: list[dict], rules: Rules) -> Scores:
@@ -227,8 +227,8 @@ def score(annotations: Path, predictions: Path, rules: Rules | None = None) -> d
     Raises:
         UserError, NotFiniteError: as ``load_truth`` and ``evaluate``.
     """
-    found = evaluate(load_truth(annotations), predictions, rules)
-    return {name: value for scores in found for name, value in scores.metrics().items()}
+    scored = evaluate(load_truth(annotations), predictions, rules)
+    return {name: value for scores in scored for name, value in scores.metrics().items()}
 
 
 def limit_note(scores: Sequence[Scores]) -> str:
@@ -236,8 +236,8 @@ def limit_note(scores: Sequence[Scores]) -> str:
     changed = []
     for kind in scores:
         standard = kind.metrics(limit=100)
-        found = {name: f'{value:.3f}' for name, value in standard.items()}
-        changed += [f'{k} {found[k]}' for k, v in kind.metrics().items() if f'{v:.3f}' != found[k]]
+        shown = {name: f'{value:.3f}' for name, value in standard.items()}
+        changed += [f'{k} {shown[k]}' for k, v in kind.metrics().items() if f'{v:.3f}' != shown[k]]
     if not changed:
         return ''
     return (

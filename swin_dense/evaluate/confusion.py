@@ -34,9 +34,9 @@ class Outcome:
 
     def f1(self) -> float:
         """2 hits / (objects + detections); 1 for an empty image that stays empty."""
-        found = len(self.hits)
+        right = len(self.hits)
         wrong = 2 * len(self.confused) + len(self.missed) + len(self.invented)
-        return 2 * found / (2 * found + wrong) if found + wrong else 1.0
+        return 2 * right / (2 * right + wrong) if right + wrong else 1.0
 
 
 def outcomes(scores: Scores, score: float = SCORE) -> dict[int | str, Outcome]:
@@ -54,7 +54,7 @@ def outcomes(scores: Scores, score: float = SCORE) -> dict[int | str, Outcome]:
         For every image of the ground truth, by its id.
     """
     evaluation = scores.evaluation
-    found = {image: Outcome() for image in evaluation.params.imgIds}
+    by_image = {image: Outcome() for image in evaluation.params.imgIds}
     objects: dict[int | str, list[tuple[int, dict]]] = defaultdict(list)
     detections: dict[int | str, list[tuple[int, dict]]] = defaultdict(list)
     threshold = int(np.flatnonzero(evaluation.params.iouThrs == IOU)[0])
@@ -72,24 +72,24 @@ def outcomes(scores: Scores, score: float = SCORE) -> dict[int | str, Outcome]:
                 continue
             if partner:
                 matched.add(int(partner))
-                found[image].hits.append(label)
+                by_image[image].hits.append(label)
             else:
                 detections[image].append((label, detection))
         for key, ignored in zip(entry['gtIds'], entry['gtIgnore'], strict=True):
             if not ignored and key not in matched:
                 objects[image].append((label, evaluation.cocoGt.anns[key]))
-    for image, outcome in found.items():
+    for image, outcome in by_image.items():
         _across_classes(outcome, objects[image], detections[image], scores.kind)
-    return found
+    return by_image
 
 
-def matrix(found: dict[int | str, Outcome], classes: int) -> np.ndarray:
+def matrix(by_image: dict[int | str, Outcome], classes: int) -> np.ndarray:
     """(classes + 1, classes + 1) int64 counts: a row for each true class, a column for each predicted one.
 
     The last row is background taken for an object, the last column objects that were not found.
     """
     counts = np.zeros((classes + 1, classes + 1), np.int64)
-    for outcome in found.values():
+    for outcome in by_image.values():
         for label in outcome.hits:
             counts[label, label] += 1
         for pair in outcome.confused:

@@ -40,18 +40,18 @@ class Evaluated:
 def of_detections(scores: Sequence[coco.Scores]) -> Evaluated:
     """Gather what an evaluation says; masks give the confusion matrix where there are any."""
     last = scores[-1]
-    found = Evaluated({}, {}, list(last.names), [], last.counts())
+    evaluated = Evaluated({}, {}, list(last.names), [], last.counts())
     for kind in scores:
         title = KINDS[kind.kind]
-        found.metrics |= kind.metrics()
-        found.classes[title] = kind.per_class()
+        evaluated.metrics |= kind.metrics()
+        evaluated.classes[title] = kind.per_class()
         curves = dict(zip(kind.names, kind.curves().tolist(), strict=True))
-        found.curves[title] = {name: curve for name, curve in curves.items() if min(curve) > -1}
+        evaluated.curves[title] = {name: curve for name, curve in curves.items() if min(curve) > -1}
     outcomes = confusion.outcomes(last)
-    found.confusion = confusion.matrix(outcomes, len(last.names)).tolist()
-    found.notes = [_without(found.counts['images_without_predictions'], found.counts['images'])]
-    found.notes += [note] if (note := coco.limit_note(scores)) else []
-    return found
+    evaluated.confusion = confusion.matrix(outcomes, len(last.names)).tolist()
+    evaluated.notes = [_without(evaluated.counts['images_without_predictions'], evaluated.counts['images'])]
+    evaluated.notes += [note] if (note := coco.limit_note(scores)) else []
+    return evaluated
 
 
 def of_label_maps(counted: ade20k.Counted) -> Evaluated:
@@ -72,7 +72,7 @@ def of_label_maps(counted: ade20k.Counted) -> Evaluated:
     )
 
 
-def save(found: Evaluated, folder: Path) -> Path:
+def save(evaluated: Evaluated, folder: Path) -> Path:
     """Write ``evaluation.json``: all of it but the notes; whole or not at all.
 
     Raises:
@@ -80,8 +80,8 @@ def save(found: Evaluated, folder: Path) -> Path:
         UserError: it cannot be written for another reason.
     """
     path = folder / 'evaluation.json'
-    content = {key: value for key, value in asdict(found).items() if key != 'notes'}
-    content['metrics'] = {k: v if math.isfinite(v) else None for k, v in found.metrics.items()}
+    content = {key: value for key, value in asdict(evaluated).items() if key != 'notes'}
+    content['metrics'] = {k: v if math.isfinite(v) else None for k, v in evaluated.metrics.items()}
     atomic.write_text(path, json.dumps(content, allow_nan=False) + '\n')
     return path
 

@@ -1,4 +1,4 @@
-"""The hosts' metrics in a run, where they fall short: NaN, counts above 2^24, annotation 0, nothing found."""
+"""The hosts' metrics in a run, where they fall short: NaN, counts above 2^24, annotation 0, no detections."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from swin_dense.console.terminal import say
 from swin_dense.data.coco_dataset import leave_out_repeats
 from swin_dense.data.fields import evaluators
 from swin_dense.errors import NotFiniteError
-from swin_dense.evaluate.coco import SCORES, Rules, mend, score_entries
+from swin_dense.evaluate.coco import SCORES, Rules, complete, score_entries
 from swin_dense.evaluate.label_folder import LabelFolder
 from swin_dense.formats.coco_results import FIELDS
 from swin_dense.formats.label_maps import IGNORED
@@ -28,7 +28,7 @@ NAME = 'predictions'  # of what they leave in a work directory
 
 @METRICS.register_module()
 class CocoMetric(MMDetCocoMetric):
-    """mmdet's, for annotation files and predictions that it computes something wrong from."""
+    """mmdet's CocoMetric, with correct results for the files and predictions where the host's are wrong."""
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Refuse NaN and infinity, of which pycocotools makes an AP of 1."""
@@ -68,10 +68,10 @@ class CocoMetric(MMDetCocoMetric):
         """With the annotations mended; without a single detection, 0."""
         if self._coco_api is not None:
             leave_out_repeats(self._coco_api)
-            mend(self._coco_api)
-        found = super().compute_metrics(results)
-        if found or self.format_only or self._coco_api is None:
-            return found
+            complete(self._coco_api)
+        metrics = super().compute_metrics(results)
+        if metrics or self.format_only or self._coco_api is None:
+            return metrics
         say('no detections at all: every AP is 0')
         rules = Rules(limits=tuple(self.proposal_nums), classes=tuple(self.dataset_meta['classes']))
         kinds = [kind for kind in self.metrics if kind in FIELDS]
@@ -141,10 +141,10 @@ class IoUMetric(MMSegIoUMetric):
         predicted, label = pred_label[kept], label[kept]
         maps = (predicted[predicted == label], predicted, label)
         # values that are no class count for none, as in the host's histogram
-        hits, found, real = (
+        hits, predicted_pixels, real = (
             torch.bincount(m[m >= 0], minlength=num_classes)[:num_classes].cpu().double() for m in maps
         )
-        return hits, found + real - hits, found, real
+        return hits, predicted_pixels + real - hits, predicted_pixels, real
 
 
 def keep_predictions(config: Config, folder: Path) -> None:

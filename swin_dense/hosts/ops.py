@@ -112,9 +112,9 @@ def sigmoid_focal_loss_backward(
 ) -> None:
     """Write d loss / d logits (N, C) into ``grad_input``."""
     with torch.enable_grad():
-        leaf = logits.detach().requires_grad_()
-        loss = _focal_loss(leaf, target, weight, gamma, alpha).sum()
-    grad_input.copy_(torch.autograd.grad(loss, leaf)[0])
+        variable = logits.detach().requires_grad_()
+        loss = _focal_loss(variable, target, weight, gamma, alpha).sum()
+    grad_input.copy_(torch.autograd.grad(loss, variable)[0])
 
 
 def _focal_loss(logits: Tensor, target: Tensor, weight: Tensor, gamma: float, alpha: float) -> Tensor:

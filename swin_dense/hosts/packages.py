@@ -71,8 +71,8 @@ def mmcv_flavour() -> Requirement:
 
 def problems() -> list[str]:
     """One line for each package that is missing or of an unsupported version."""
-    found = (requirement.problem() for requirement in (*REQUIREMENTS, mmcv_flavour()))
-    return [problem for problem in found if problem]
+    checked = (requirement.problem() for requirement in (*REQUIREMENTS, mmcv_flavour()))
+    return [problem for problem in checked if problem]
 
 
 @cache

@@ -30,9 +30,9 @@ KEYS = {
 class Journal:
     """The file ``predictions.partial.jsonl`` of an output folder.
 
-    Its first line says what the predictions depend on, each other what was found in an image or a frame. A
-    video counts once its last line, with the number of frames, is there. In memory is only where the lines
-    begin.
+    Its first line says what the predictions depend on. Each other line has the prediction of an image or a
+    frame. A video counts when its last line is there, with the number of frames. The memory holds only the
+    places of the lines.
 
     Args:
         out: the output folder.
@@ -180,10 +180,10 @@ class Journal:
 def identity(path: Path) -> list[int] | None:
     """Size and time of change of a file, which tell it from what may lie there later; None if it is gone."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def load(checkpoint: str, config: Config | None) -> Loaded:
     scope = config.default_scope
     init_default_scope(scope)
     data = _dict_in(meta, 'dataset_meta')
-    classes, leaf = _classes(data, meta), _test_set(config)
+    classes, test_set = _classes(data, meta), _test_set(config)
     model = trust.without_weights(config.model)
     if classes and not own:  # a config file may be for other classes
         set_classes(model, len(classes))
@@ -83,15 +83,15 @@ def load(checkpoint: str, config: Config | None) -> Loaded:
     with guard:
         built = _build(model, source)
     report = fill(built, files.state_dict(content), checkpoint, adapt=False, partial=False)
-    classes = classes or _classes_of_config(config, leaf)
+    classes = classes or _classes_of_config(config, test_set)
     mean = getattr(getattr(built, 'data_preprocessor', None), 'mean', None)
     return Loaded(
         built,
         scope,
         classes,
-        _pipeline(config, leaf, source),
+        _pipeline(config, test_set, source),
         3 if mean is None else mean.numel(),
-        bool(data.get('reduce_zero_label', leaf.get('reduce_zero_label', False))),
+        bool(data.get('reduce_zero_label', test_set.get('reduce_zero_label', False))),
         report,
         tasks.of_config(config),
         source,
@@ -114,13 +114,15 @@ def _saved(meta: dict, checkpoint: str) -> Config:
     scope = values.get('default_scope')
     if scope not in tasks.scopes() or not isinstance(values.get('model'), dict):
         raise UserError(f'{what}: the config in it is no detection or segmentation config')
-    leaf = _test_set(values)
+    test_set = _test_set(values)
     trust.check_model(trust.without_weights(values['model']), what, scope)
-    steps = trust.check_pipeline(_pipeline(ConfigDict(values), leaf, what), what, scope)
+    steps = trust.check_pipeline(_pipeline(ConfigDict(values), test_set, what), what, scope)
     # nothing but this is read of it, and nothing else built
     config = Config({key: values[key] for key in ('default_scope', 'model')})
     config.test_pipeline = steps
-    config.test_dataloader = dict(dataset={key: leaf.get(key) for key in ('metainfo', 'reduce_zero_label')})
+    config.test_dataloader = dict(
+        dataset={key: test_set.get(key) for key in ('metainfo', 'reduce_zero_label')}
+    )
     return config
 
 
@@ -128,14 +130,14 @@ def _test_set(config: Mapping) -> Mapping:
     """The data set of a config's test or validation loader; empty if there is none."""
     for name in ('test_dataloader', 'val_dataloader'):
         with suppress(AttributeError, IndexError, KeyError, TypeError):  # a checkpoint may hold any shape
-            leaf = leaf_datasets(config[name]['dataset'])[0]
-            if isinstance(leaf, dict) and leaf:
-                return leaf
+            test_set = leaf_datasets(config[name]['dataset'])[0]
+            if isinstance(test_set, dict) and test_set:
+                return test_set
     return {}
 
 
-def _pipeline(config: Mapping, leaf: Mapping, source: str) -> list[dict]:
-    steps = leaf.get('pipeline') or config.get('test_pipeline')
+def _pipeline(config: Mapping, test_set: Mapping, source: str) -> list[dict]:
+    steps = test_set.get('pipeline') or config.get('test_pipeline')
     if not isinstance(steps, (list, tuple)) or not all(isinstance(x, dict) and 'type' in x for x in steps):
         raise UserError(f'{source}: neither test_dataloader.dataset.pipeline nor test_pipeline is a pipeline')
     return list(steps)
@@ -160,14 +162,17 @@ def _classes(data: dict, meta: dict) -> tuple[str, ...]:
     return ()
 
 
-def _classes_of_config(config: Config, leaf: Mapping) -> tuple[str, ...]:
+def _classes_of_config(config: Config, test_set: Mapping) -> tuple[str, ...]:
     """The names that go with the heads: of the data set, or numbers."""
     counts = head_classes(config.model)
     count = max(counts, default=1)
-    kind = leaf.get('type')
+    kind = test_set.get('type')
     if isinstance(kind, str):
         kind = DATASETS.get(kind if '.' in kind else f'{config.default_scope}.{kind}')
-    for names in ((leaf.get('metainfo') or {}).get('classes'), getattr(kind, 'METAINFO', {}).get('classes')):
+    for names in (
+        (test_set.get('metainfo') or {}).get('classes'),
+        getattr(kind, 'METAINFO', {}).get('classes'),
+    ):
         if isinstance(names, (list, tuple)) and len(names) == count:
             return tuple(map(str, names))
     return tuple(f'class_{label}' for label in range(count))

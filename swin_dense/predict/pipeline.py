@@ -72,7 +72,7 @@ class Pipeline:
             }
         )
 
-    def adopt(self, image: np.ndarray | Tensor) -> np.ndarray:
+    def from_array(self, image: np.ndarray | Tensor) -> np.ndarray:
         """An image of the caller's as ``read`` would return it.
 
         Raises:

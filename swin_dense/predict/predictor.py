@@ -72,7 +72,9 @@ class Predictor:
             UserError: the file cannot be read.
             ValueError: an array or tensor of another shape or type.
         """
-        loaded = self.read(Path(image)) if isinstance(image, (str, Path)) else self._pipeline.adopt(image)
+        loaded = (
+            self.read(Path(image)) if isinstance(image, (str, Path)) else self._pipeline.from_array(image)
+        )
         return self.predict([loaded], logits)[0]
 
     def read(self, path: Path) -> np.ndarray:

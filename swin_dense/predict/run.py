@@ -1,4 +1,4 @@
-"""Predict for everything that a command line names, and write what was found."""
+"""Predict for every file that a command line names, and write the predictions."""
 
 import difflib
 import hashlib

@@ -62,15 +62,15 @@ def find(arguments: Sequence[str], out: Path) -> list[Source]:
     Raises:
         UserError: one names nothing, or what is no regular file: a pipe would be waited for.
     """
-    found: dict[Path, str] = {}
+    names_of: dict[Path, str] = {}
     for argument in arguments:
         try:
             matched = _matches(argument, os.path.realpath(out))
         except (OSError, RuntimeError) as error:  # no permission, a name too long, no such user
             raise UserError(f'image {argument} cannot be read: {error}') from error
         for path, name in matched:
-            found.setdefault(path, name)
-    files = apart(found)
+            names_of.setdefault(path, name)
+    files = apart(names_of)
     names = _names(files)
     sources = [Source(path, files[path], names[path]) for path in files]
     return sorted(sources, key=lambda source: source.is_video)
@@ -121,12 +121,12 @@ def _matches(argument: str, out: str) -> list[tuple[Path, str]]:
     if path.is_dir():
         inside = [p for p in sorted(path.rglob('*')) if p.suffix.lower() in (*IMAGES, *VIDEOS)]
         inside = [p for p in inside if Path(out) not in Path(os.path.realpath(p)).parents]
-        found = [(p, p.relative_to(path).as_posix()) for p in _regular(inside)]
-        if not found:
+        files = [(p, p.relative_to(path).as_posix()) for p in _regular(inside)]
+        if not files:
             raise UserError(
                 f'folder {path}: no images or videos in it (looked for {", ".join((*IMAGES, *VIDEOS))})'
             )
-        return found
+        return files
     if (kind := kind_of(path)) is not None:
         raise UserError(f'image {argument} is {kind}, no image file')
     matched = [(p, p.name) for p in _regular([Path(p) for p in sorted(glob.glob(str(path), recursive=True))])]  # noqa: PTH207

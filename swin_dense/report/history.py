@@ -94,10 +94,10 @@ def _data(config: Config, split: str) -> str:
     loader = loaders(config).get(split)
     if not loader:
         return ''
-    leaf = leaf_datasets(loader['dataset'])[0]
-    prefix = leaf.get('data_prefix') or {}
-    parts = leaf.get('ann_file') or prefix.get('img_path') or prefix.get('img') or ''
-    return str(Path(leaf.get('data_root') or '') / parts)
+    dataset = leaf_datasets(loader['dataset'])[0]
+    prefix = dataset.get('data_prefix') or {}
+    parts = dataset.get('ann_file') or prefix.get('img_path') or prefix.get('img') or ''
+    return str(Path(dataset.get('data_root') or '') / parts)
 
 
 def _schedule(loop: Mapping) -> str:

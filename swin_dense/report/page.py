@@ -86,8 +86,8 @@ def of_run(work_dir: Path, data: Path | None = None) -> Page:
     what, scope = f'config {file}', values['default_scope']
     try:
         config = Config(_read_parts(values), filename=str(file))
-        for leaf in leaf_datasets(config.test_dataloader.dataset):
-            leaf['pipeline'] = []  # no image is loaded by it
+        for dataset in leaf_datasets(config.test_dataloader.dataset):
+            dataset['pipeline'] = []  # no image is loaded by it
         trust.check_config(dict(config), what, scope, set(BUILT))
         places = [work_dir, *([data] if data else []), *_places(config)]
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -112,11 +112,11 @@ def _read_parts(values: Mapping) -> dict:
 def _places(config: Config) -> list[Path]:
     """Folders with the ground truth and the images of a config's test loader."""
     places = []
-    for leaf in leaf_datasets(config.test_dataloader.dataset):
-        root = Path(leaf.get('data_root') or '')
-        named = [leaf.get('ann_file') or '', *(leaf.get('data_prefix') or {}).values()]
+    for dataset in leaf_datasets(config.test_dataloader.dataset):
+        root = Path(dataset.get('data_root') or '')
+        named = [dataset.get('ann_file') or '', *(dataset.get('data_prefix') or {}).values()]
         places += [root / name for name in named if isinstance(name, str) and name]
-        places += [root] if leaf.get('data_root') else []
+        places += [root] if dataset.get('data_root') else []
     return places
 
 

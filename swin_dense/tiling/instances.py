@@ -23,15 +23,15 @@ TOUCHES = 0.01  # of the tile: an object this near to its border (and 2 pixels) 
 
 @dataclass
 class Pieces:
-    """What all tiles found, in the image's pixels: one row for each piece.
+    """The predictions of all tiles in the image's pixels: one row for each piece.
 
     Attributes:
-        found: the objects.
+        instances: the objects.
         tile: (N,) number of the tile.
         cut: (N,) bool: it reaches a border of its tile inside the image.
     """
 
-    found: Instances
+    instances: Instances
     tile: np.ndarray
     cut: np.ndarray
 
@@ -64,33 +64,33 @@ def predict_instances(
     results: list[Instances] = []
     parts = batches(flat, batch)
     for part in track(parts, len(parts)):
-        found = predict([spot.of(image) for spot in part])
-        results += [_moved(x, spot, image.shape[:2]) for x, spot in zip(found, part, strict=True)]
+        instances = predict([spot.of(image) for spot in part])
+        results += [_moved(x, spot, image.shape[:2]) for x, spot in zip(instances, part, strict=True)]
     pieces = _together(results, flat, tile)
     links = [link for a, b, zone in neighbours(tiles) for link in _same(pieces, a, b, zone)]
     return _without_duplicates(*_joined(pieces, links), flat)
 
 
-def _moved(found: Instances, spot: Tile, shape: tuple[int, int]) -> Instances:
+def _moved(instances: Instances, spot: Tile, shape: tuple[int, int]) -> Instances:
     """From a tile's pixels to the image's."""
     rles = None
-    if found.rles is not None:
+    if instances.rles is not None:
         rles = []
-        for mask in found.rles:
+        for mask in instances.rles:
             x, y, w, h = rle.extent(mask)
             rles.append(rle.encode(rle.crop(mask, x, y, x + w, y + h), spot.x1 + x, spot.y1 + y, shape))
-    boxes = found.boxes + np.array([spot.x1, spot.y1] * 2, found.boxes.dtype)
-    return Instances(boxes, found.labels, found.scores, rles, found.classes, shape)
+    boxes = instances.boxes + np.array([spot.x1, spot.y1] * 2, instances.boxes.dtype)
+    return Instances(boxes, instances.labels, instances.scores, rles, instances.classes, shape)
 
 
 def _together(results: list[Instances], flat: list[Tile], size: int) -> Pieces:
     first = results[0]
-    rles = None if first.rles is None else [mask for found in results for mask in found.rles or ()]
-    boxes, labels, scores = (
-        np.concatenate([getattr(found, name) for found in results]) for name in ('boxes', 'labels', 'scores')
-    )
+    rles = None if first.rles is None else [mask for of_tile in results for mask in of_tile.rles or ()]
+    boxes = np.concatenate([of_tile.boxes for of_tile in results])
+    labels = np.concatenate([of_tile.labels for of_tile in results])
+    scores = np.concatenate([of_tile.scores for of_tile in results])
     everything = Instances(boxes, labels, scores, rles, first.classes, first.shape)
-    tile = np.repeat(np.arange(len(flat)), [len(found) for found in results])
+    tile = np.repeat(np.arange(len(flat)), [len(of_tile) for of_tile in results])
     extent = boxes if rles is None else _extents(rles)
     spots = np.array([(t.x1, t.y1, t.x2, t.y2) for t in flat])[tile]
     height, width = first.shape
@@ -113,14 +113,14 @@ def _extents(rles: Sequence[dict]) -> np.ndarray:
 def _same(pieces: Pieces, a: int, b: int, zone: Tile) -> list[tuple[int, int]]:
     """The pairs, one of tile ``a`` and one of tile ``b``, that are parts of one object."""
     within = np.array([zone.x1, zone.y1, zone.x2, zone.y2])
-    boxes = pieces.found.boxes
+    boxes = pieces.instances.boxes
     reach = (boxes[:, :2] < within[2:]).all(1) & (boxes[:, 2:] > within[:2]).all(1)
     of_a, of_b = (np.flatnonzero(reach & (pieces.tile == tile)) for tile in (a, b))
-    labels = pieces.found.labels
+    labels = pieces.instances.labels
     links: list[tuple[int, int]] = []
     for label in np.intersect1d(labels[of_a], labels[of_b]):
         ours, theirs = (which[labels[which] == label] for which in (of_a, of_b))
-        shared = _Shared(pieces.found, ours, theirs, zone)
+        shared = _Shared(pieces.instances, ours, theirs, zone)
         links += [(ours[i], theirs[j]) for i, j in _agreeing(shared.overlap, shared.ours, shared.theirs)]
         links += [(ours[i], theirs[j]) for j, i in _agreeing(shared.overlap.T, shared.theirs, shared.ours)]
     return links
@@ -129,22 +129,22 @@ def _same(pieces: Pieces, a: int, b: int, zone: Tile) -> list[tuple[int, int]]:
 class _Shared:
     """Areas within a zone: of the objects of one tile, of those of the other, and of what they share."""
 
-    def __init__(self, found: Instances, ours: np.ndarray, theirs: np.ndarray, zone: Tile) -> None:
-        parts, areas = zip(*(self._clipped(found, which, zone) for which in (ours, theirs)), strict=True)
+    def __init__(self, instances: Instances, ours: np.ndarray, theirs: np.ndarray, zone: Tile) -> None:
+        parts, areas = zip(*(self._clipped(instances, which, zone) for which in (ours, theirs)), strict=True)
         self.ours, self.theirs = areas
         iou = mask_api.iou(parts[0], parts[1], [0] * len(theirs))
         self.overlap = iou / (1 + iou) * (self.ours[:, None] + self.theirs[None])
 
     def _clipped(
-        self, found: Instances, which: np.ndarray, zone: Tile
+        self, instances: Instances, which: np.ndarray, zone: Tile
     ) -> tuple[list[dict] | np.ndarray, np.ndarray]:
-        if found.rles is None:
+        if instances.rles is None:
             corners = np.array([zone.x1, zone.y1] * 2), np.array([zone.x2, zone.y2] * 2)
-            boxes = found.boxes[which].astype(float).clip(*corners)
+            boxes = instances.boxes[which].astype(float).clip(*corners)
             boxes[:, 2:] -= boxes[:, :2]
             return boxes, boxes[:, 2] * boxes[:, 3]
-        window = rle.box(found.shape, zone.x1, zone.y1, zone.x2, zone.y2)
-        masks = [mask_api.merge([found.rles[i], window], intersect=True) for i in which]
+        window = rle.box(instances.shape, zone.x1, zone.y1, zone.x2, zone.y2)
+        masks = [mask_api.merge([instances.rles[i], window], intersect=True) for i in which]
         return masks, mask_api.area(masks).astype(float)
 
 
@@ -166,7 +166,7 @@ def _agreeing(overlap: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> list
 
 def _joined(pieces: Pieces, links: list[tuple[int, int]]) -> tuple[Instances, list[set[int]], np.ndarray]:
     """One object of each group of linked pieces, the tiles that saw it, and whether it is still cut."""
-    root = np.arange(len(pieces.found))
+    root = np.arange(len(pieces.instances))
 
     def find(i: int) -> int:
         while root[i] != i:
@@ -179,44 +179,44 @@ def _joined(pieces: Pieces, links: list[tuple[int, int]]) -> tuple[Instances, li
     groups: dict[int, list[int]] = {}
     for i in range(len(root)):
         groups.setdefault(find(i), []).append(i)
-    found, rows, tiles, cut = pieces.found, [], [], []
+    instances, rows, tiles, cut = pieces.instances, [], [], []
     for group in groups.values():
         whole = [[i] for i in group if not pieces.cut[i]]
         for members in whole or [group]:
             rows.append(members)
             tiles.append(set(pieces.tile[members].tolist()))
             cut.append(not whole and len(members) == 1)
-    first = found.take(np.array([members[0] for members in rows], int))
+    first = instances.take(np.array([members[0] for members in rows], int))
     for row, members in enumerate(rows):
         if len(members) > 1:
-            first.boxes[row, :2] = found.boxes[members, :2].min(0)
-            first.boxes[row, 2:] = found.boxes[members, 2:].max(0)
-            first.scores[row] = found.scores[members].max()
-    if found.rles is not None:
-        groups_of_masks = [[found.rles[i] for i in members] for members in rows]
+            first.boxes[row, :2] = instances.boxes[members, :2].min(0)
+            first.boxes[row, 2:] = instances.boxes[members, 2:].max(0)
+            first.scores[row] = instances.scores[members].max()
+    if instances.rles is not None:
+        groups_of_masks = [[instances.rles[i] for i in members] for members in rows]
         merged = [masks[0] if len(masks) == 1 else mask_api.merge(masks) for masks in groups_of_masks]
         first = replace(first, rles=merged)
     return first, tiles, np.array(cut, bool)
 
 
 def _without_duplicates(
-    found: Instances, tiles: list[set[int]], cut: np.ndarray, flat: list[Tile]
+    instances: Instances, tiles: list[set[int]], cut: np.ndarray, flat: list[Tile]
 ) -> Instances:
     """Drop the lower score of two of a class, from different tiles, that cover each other, and fragments."""
     rivals: dict[int, set[int]] = {}
     dropped: set[int] = set()
-    extent = found.boxes if found.rles is None else _extents(found.rles)
+    extent = instances.boxes if instances.rles is None else _extents(instances.rles)
     for spot in flat:  # two that overlap meet in some tile
         here = (extent[:, :2] < (spot.x2, spot.y2)).all(1) & (extent[:, 2:] > (spot.x1, spot.y1)).all(1)
-        for label in np.unique(found.labels[here]):
-            which = np.flatnonzero(here & (found.labels == label))
-            _compare(found.take(which), which, tiles, cut, rivals, dropped)
+        for label in np.unique(instances.labels[here]):
+            which = np.flatnonzero(here & (instances.labels == label))
+            _compare(instances.take(which), which, tiles, cut, rivals, dropped)
     kept: set[int] = set()
-    for i in np.argsort(-found.scores, kind='stable').tolist():
+    for i in np.argsort(-instances.scores, kind='stable').tolist():
         if i not in dropped and not rivals.get(i, set()) & kept:
             kept.add(i)
-    order = sorted(kept, key=lambda i: -found.scores[i])
-    return found.take(np.array(order, int))
+    order = sorted(kept, key=lambda i: -instances.scores[i])
+    return instances.take(np.array(order, int))
 
 
 def _compare(

@@ -232,6 +232,6 @@ def _field_of(thing: str, values: Any, path: str = '') -> str | None:  # noqa: A
     elif isinstance(values, (list, tuple)):
         items = enumerate(values)
     for key, value in items:
-        if found := _field_of(thing, value, f'{path}.{key}' if path else str(key)):
-            return found
+        if place := _field_of(thing, value, f'{path}.{key}' if path else str(key)):
+            return place
     return None

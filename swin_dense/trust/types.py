@@ -89,8 +89,8 @@ def is_known(kind: str, scope: str, known: set[str]) -> bool:
         return True
     module, _, name = kind.rpartition('.')
     # a package that imports the class from its module; only what is imported already is looked at
-    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
-    return inspect.isclass(found) and f'{found.__module__}.{found.__qualname__}' in known
+    cls = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    return inspect.isclass(cls) and f'{cls.__module__}.{cls.__qualname__}' in known
 
 
 def types_in(node: Any, scope: str, path: str) -> Iterator[tuple[str, Any, Any]]:  # noqa: ANN401

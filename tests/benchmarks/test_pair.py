@@ -135,7 +135,7 @@ def test_whole_models(model: str, who: str):
     assert pair.disagreement(models, case, inputs) <= 1e-5
     for call in pair.candidates(case, models, inputs).values():
         call()
-    found = pair.whole.found(inputs.arguments[1])
+    found = pair.whole.detected(inputs.arguments[1])
     assert found == (100 if model == 'mask_rcnn' else None)  # as many as test_cfg allows
     # two images: batch norm cannot train on what UPerNet pools one to
     training = job(who, (64, 96), model=model, phase='training', batch=2)
