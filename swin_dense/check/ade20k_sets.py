@@ -15,7 +15,7 @@ from rich.progress import track
 from swin_dense.check import label_maps
 from swin_dense.check.links import check_links, common_root
 from swin_dense.check.pipeline import check_sizes
-from swin_dense.console.findings import Finding, some
+from swin_dense.console.findings import Finding, some, some_of_several
 from swin_dense.formats.decoding import GOLDEN, SAMPLED, find_damage, sample
 from swin_dense.formats.images import BadImageError, Probe, probe
 from swin_dense.formats.label_maps import StoredLabels, read_labels
@@ -47,7 +47,7 @@ def check_split(
     reduce_zero_label: bool,
     decode: bool,
     host_loads: bool = True,
-    resizes: Sequence[tuple[int, int]] = (),
+    resizes: Sequence[tuple[float, float]] = (),
 ) -> list[Finding]:
     """Check one split: pairs, suffixes, sizes, and labels against the classes.
 
@@ -185,7 +185,7 @@ def _check_pairs(
     if alone:
         first = labels / (alone[0] + seg_map_suffix)
         text = f'image {images / pictures[alone[0]]} has no label map: training fails where it is drawn'
-        others = some(pictures[stem] for stem in alone) if len(alone) > 1 else {}
+        others = some_of_several([pictures[stem] for stem in alone])
         found.append(Finding('error', first, '', text, **others, samples=True))
     unused = sorted(maps.keys() - pictures.keys())
     if unused:
@@ -238,35 +238,31 @@ def _check_files(reads: list[_Read]) -> list[Finding]:
             if text:
                 broken[text].append(path)
     found = [label_maps.in_files('error', '', text, paths, True) for text, paths in broken.items()]
-    differ = [read for read in reads if read.probe and read.label_map and _sizes(read)[0] != _sizes(read)[1]]
+    pairs = [(read, read.probe, read.label_map) for read in reads if read.probe and read.label_map]
+    differ = [pair for pair in pairs if pair[2].size != pair[1].shown_size[::-1]]
     if differ:
-        first = min(differ, key=lambda read: read.label)
-        label, shown, stored = _sizes(first)
-        turned = f' as its EXIF orientation {first.probe.orientation} shows it' if stored != shown else ''
-        text = f'{label[0]} x {label[1]}, but image {first.image} is {shown[0]} x {shown[1]}{turned}'
-        others = some(sorted(read.label.name for read in differ)) if len(differ) > 1 else {}
-        found.append(Finding('error', first.label, 'size', text, **others, samples=True))
+        read, image, label = min(differ, key=lambda pair: pair[0].label)
+        is_turned = image.shown_size != (image.width, image.height)
+        turned = f' as its EXIF orientation {image.orientation} shows it' if is_turned else ''
+        width, height = image.shown_size
+        text = f'{label.size[1]} x {label.size[0]}, but image {read.image} is {width} x {height}{turned}'
+        others = some_of_several(sorted(read.label.name for read, _, _ in differ))
+        found.append(Finding('error', read.label, 'size', text, **others, samples=True))
     return found
 
 
 def _check_pixels(reads: list[_Read], decode: bool) -> list[Finding]:
     """Images that can be opened, but not decoded whole: of all, or of the first that were read."""
-    good = [read for read in (reads if decode else reads[:SAMPLED]) if read.probe]
-    chosen = range(len(good)) if decode else sample([read.probe.width * read.probe.height for read in good])
+    good = [(read.image, read.probe) for read in (reads if decode else reads[:SAMPLED]) if read.probe]
+    chosen = range(len(good)) if decode else sample([image.width * image.height for _, image in good])
     title = 'decoding images' if decode else ''
     damaged: dict[tuple[str, bool], list[Path]] = defaultdict(list)
-    for damage in find_damage([good[i].image for i in chosen], read_stored, title):
+    for damage in find_damage([good[i][0] for i in chosen], read_stored, title):
         damaged[damage.text, damage.grave].append(damage.path)
     return [
         label_maps.in_files('error' if grave else 'warning', '', text, paths, True)
         for (text, grave), paths in damaged.items()
     ]
-
-
-def _sizes(read: _Read) -> tuple[tuple[int, int], ...]:
-    """Width and height of the label map, of the image as loaded, and of the image as stored."""
-    height, width = read.label_map.size
-    return (width, height), read.probe.shown_size, (read.probe.width, read.probe.height)
 
 
 def _check_kinds(reads: list[_Read], host_loads: bool) -> list[Finding]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def check_boxes(
     add('error', field, 'infinite, and so would be the loss; annotation ids', infinite)
     with np.errstate(invalid='ignore', over='ignore'):
         first, sides = boxes[:, :2], boxes[:, 2:]
-        small = (sides < 1).any(1)
+        small = np.asarray((sides < 1).any(1))
         inside = np.minimum(first + sides, sizes) - np.maximum(first, 0)
         beyond = (first < -TOLERANCE).any(1) | (first + sides > sizes + TOLERANCE).any(1)
         away = ~small & ~infinite & (inside <= 0).any(1)
@@ -131,7 +132,7 @@ def _rows(values: Sequence, width: int) -> tuple[np.ndarray, np.ndarray]:
             pass
         good[part] = [_is_row(value, width) for value in chunk]
         for i in begin + np.flatnonzero(good[part]):
-            rows[i] = values[i]
+            rows[i] = values[int(i)]
     return good, rows
 
 
@@ -146,7 +147,7 @@ def _column(values: Sequence) -> tuple[np.ndarray, np.ndarray]:
     return good, rows[:, 0]
 
 
-def _is_row(value: object, width: int) -> bool:
+def _is_row(value: Any, width: int) -> bool:  # noqa: ANN401
     if type(value) not in (list, tuple) or len(value) != width:
         return False
     return all(type(x) is float or (type(x) is int and abs(x) < LONGEST) for x in value)

@@ -131,8 +131,8 @@ def _check_references(
         found.append(Finding('error', path, 'annotations.category_id', what, **some(ids)))
     if len(lost := np.flatnonzero(index < 0)):
         what = 'no image has it: dropped; annotation ids'
-        ids = some(annotations.ids[i] for i in lost)
-        found.append(Finding('warning', path, 'annotations.image_id', what, **ids))
+        lost_ids = some(annotations.ids[i] for i in lost)
+        found.append(Finding('warning', path, 'annotations.image_id', what, **lost_ids))
     return found
 
 
@@ -308,7 +308,9 @@ def _by_reason(split: Split, reasons: dict[tuple[str, bool], list[str]]) -> list
 def _check_sizes(split: Split, probed: Probed) -> list[Finding]:
     path, field = split.annotations, 'images.width, height'
     headers = [(entry, header) for entry, header in probed if isinstance(header, images.Probe)]
-    differing, turned, unsure = [], [], []
+    differing: list[tuple[dict, images.Probe]] = []
+    turned: list[tuple[dict, images.Probe]] = []
+    unsure: list[int | str] = []
     for entry, header in headers:
         stated = (entry['width'], entry['height'])
         if stated != header.shown_size:

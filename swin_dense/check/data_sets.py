@@ -231,7 +231,8 @@ def _uses(config: Config, chosen: dict[str, dict]) -> list[_Use]:
 def _check_heads(config: Config) -> list[Finding]:
     """Heads and data sets agree, which ``name_classes`` sees to where it knows the classes."""
     leaves = [leaf for loader in loaders(config).values() for leaf in leaf_datasets(loader['dataset'])]
-    classes = next((c for leaf in leaves if (c := (leaf.get('metainfo') or {}).get('classes'))), None)
+    named = (list((leaf.get('metainfo') or {}).get('classes') or ()) for leaf in leaves)
+    classes = next(filter(None, named), [])
     wrong = head_classes(config.model) - {len(classes)} if classes else set()
     return [
         Finding(
@@ -250,7 +251,9 @@ def _check_use(leaf: dict, split: coco.Split, content: dict) -> list[Finding]:
     images = pipeline.large_enough(leaf, content)
     names = [image['file_name'] for image in images]
     sizes = [(image['width'], image['height']) for image in images]
-    return found + pipeline.check_sizes(split.images, names, sizes, pipeline.scales(leaf.get('pipeline')))
+    return found + pipeline.check_sizes(
+        split.images, names, sizes, pipeline.scales(leaf.get('pipeline') or ())
+    )
 
 
 def _check_order(files: Sequence[Path], wanted: set[str]) -> list[Finding]:
@@ -261,7 +264,9 @@ def _check_order(files: Sequence[Path], wanted: set[str]) -> list[Finding]:
             orders[path] = [name for name in coco.classes(coco_json.read(path)) if name in wanted]
         except UserError:
             continue  # its own findings say so
-    first = next(iter(orders), None)
+    if not orders:
+        return []
+    first = next(iter(orders))
     message = f'in another order than in {first}: mmdet numbers labels in it, and would take one for another'
     return [
         Finding('error', path, 'categories', f'{message}; write them in the same order')
@@ -301,7 +306,7 @@ def _check_label_maps(chosen: dict[str, dict], decode: bool, skip_bad: bool) -> 
         leaf = named[0][1]
         images = Path(leaf.get('data_root') or '') / ((leaf['data_prefix']).get('img_path') or '')
         ours = any(str(step['type']) == 'swin_dense.LoadImage' for step in leaf.get('pipeline') or ())
-        resizes = [scale for _, leaf in named for scale in pipeline.scales(leaf.get('pipeline'))]
+        resizes = [scale for _, leaf in named for scale in pipeline.scales(leaf.get('pipeline') or ())]
         of_split = ade20k_sets.check_split(
             images=images,
             labels=labels,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swin_dense.console.findings import Finding, some
+from swin_dense.console.findings import Finding, Severity, some, some_of_several
 from swin_dense.data.zero_label import of_labels
 from swin_dense.formats.label_maps import IGNORED, StoredLabels
 
@@ -95,7 +95,7 @@ def _wrapped(histogram: Histogram) -> list[Finding]:
     for (value, label), paths in changes[:SHOWN_VALUES]:
         known = label in (*histogram.valid(), *histogram.ignored())
         effect = 'and is ignored' if label in histogram.ignored() else _meaning(histogram, label)
-        severity = 'warning' if label == IGNORED else 'error'
+        severity: Severity = 'warning' if label == IGNORED else 'error'
         message = f'mmseg casts labels to uint8: {value:g} becomes {label}' + (f' {effect}' if known else '')
         found.append(in_files(severity, f'label {value:g}', message, paths))
     return found + _rest(changes[SHOWN_VALUES:], 'values that uint8 does not hold', lambda item: item[0][0])
@@ -163,10 +163,12 @@ def _meaning(histogram: Histogram, label: int) -> str:
     return f'and is trained as class {histogram.classes[label - histogram.valid().start]!r}'
 
 
-def in_files(severity: str, where: str, message: str, paths: list[Path], samples: bool = False) -> Finding:
+def in_files(
+    severity: Severity, where: str, message: str, paths: list[Path], samples: bool = False
+) -> Finding:
     """A finding in the first of some files, that names the others."""
     ordered = sorted(paths)
-    others = some(path.name for path in ordered) if len(ordered) > 1 else {}
+    others = some_of_several([path.name for path in ordered])
     return Finding(severity, ordered[0], where, message, **others, samples=samples)
 
 

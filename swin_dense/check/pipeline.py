@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from swin_dense.console.findings import Finding, some
+from swin_dense.console.findings import Finding, some_of_several
 
 RESIZES = ('Resize', 'RandomResize', 'RandomChoiceResize')  # that take a scale and may keep the ratio
 
@@ -46,7 +46,7 @@ def large_enough(leaf: dict, content: dict) -> list[dict]:
     return [image for image in content['images'] if min(image['width'], image['height']) >= least]
 
 
-def scales(pipeline: Sequence[dict]) -> list[tuple[int, int]]:
+def scales(pipeline: Sequence[dict]) -> list[tuple[float, float]]:
     """The sizes into which a pipeline's first step behind loading fits images, the least where it draws one.
 
     Empty if that step is no resize that keeps the ratio of the sides.
@@ -61,7 +61,8 @@ def scales(pipeline: Sequence[dict]) -> list[tuple[int, int]]:
         if kind != 'RandomResize' or not sizes:
             return sizes
         least = min(step.get('ratio_range') or (1,))  # with it there is one size, without it there are two
-        return [tuple(int(min(sides) * least) for sides in zip(*sizes, strict=True))]
+        width, height = (int(min(sides) * least) for sides in zip(*sizes, strict=True))
+        return [(width, height)]
     return []
 
 
@@ -69,7 +70,7 @@ def check_sizes(
     path: Path,
     names: Sequence[str],
     sizes: Sequence[tuple[int, int]],
-    resizes: Sequence[tuple[int, int]],
+    resizes: Sequence[tuple[float, float]],
 ) -> list[Finding]:
     """An error that names the images of which a resize would leave no pixels.
 
@@ -87,10 +88,10 @@ def check_sizes(
         if len(thin):
             width, height = (int(side) for side in known[thin[0]])
             what = (
-                f'{names[thin[0]]} is {width} x {height}: the resize to {scale[0]} x {scale[1]} leaves its '
-                f'shorter side no pixel, and the run would stop there'
+                f'{names[int(thin[0])]} is {width} x {height}: the resize to {scale[0]} x {scale[1]} leaves '
+                f'its shorter side no pixel, and the run would stop there'
             )
-            examples = some(names[i] for i in thin) if len(thin) > 1 else {}
+            examples = some_of_several([names[i] for i in thin.tolist()])
             return [Finding('error', path, '', what, **examples, samples=True)]
     return []
 

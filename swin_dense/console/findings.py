@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 from rich.markup import escape
 from rich.table import Table
@@ -45,10 +45,22 @@ class Finding:
         return f'{where}: {self.message}{_examples(self)}'
 
 
-def some(ids: Iterable[int | str]) -> dict[str, tuple | int]:
+class Examples(TypedDict):
+    """The fields of a ``Finding`` that say what it concerns."""
+
+    examples: tuple[int | str, ...]
+    count: int
+
+
+def some(ids: Iterable[int | str]) -> Examples:
     """``examples`` and ``count`` of a finding, as keyword arguments, from all that it concerns."""
     listed = list(ids)
-    return dict(examples=tuple(listed[:SHOWN]), count=len(listed))
+    return Examples(examples=tuple(listed[:SHOWN]), count=len(listed))
+
+
+def some_of_several(ids: Sequence[int | str]) -> Examples:
+    """As ``some``; no examples of a single one, which the finding itself names."""
+    return some(ids) if len(ids) > 1 else Examples(examples=(), count=1)
 
 
 def errors(findings: Sequence[Finding]) -> list[Finding]:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
@@ -72,15 +73,17 @@ def quiet_hosts() -> Iterator[None]:
     A log that cannot be written, on a full disk for example, is told once; the run goes on without it.
     """
     channel = logging.getLogger('py.warnings')
-    before, told = channel.handlers, logging.Handler.handleError
+    before = channel.handlers
+    handler: Any = logging.Handler
+    told = handler.handleError
     logging.captureWarnings(True)
     channel.handlers = [_WarningsToLog()]
-    logging.Handler.handleError = _LogFailure()  # logging's own prints to sys.stderr, which leads to the log
+    handler.handleError = _LogFailure()  # logging's own prints to sys.stderr, which leads to the log
     try:
         with redirect_stdout(_ToLog()), redirect_stderr(_ToLog()):
             yield
     finally:
-        logging.Handler.handleError = told
+        handler.handleError = told
         channel.handlers = before
         logging.captureWarnings(False)
 

@@ -87,8 +87,8 @@ def find_split(root: Path, split: str) -> Split:
         raise UserError(f'annotations {annotations}: the list "images" is empty')
     names = [image['file_name'] for image in images[:SOUGHT]]
     # instances_train2017.json describes train2017/
-    name, folder = annotations.stem.removeprefix('instances_'), annotations.parent.relative_to(root)
-    folders = list(dict.fromkeys(part.format(name=name, split=split, folder=folder) for part in IMAGES))
+    name, beside = annotations.stem.removeprefix('instances_'), annotations.parent.relative_to(root)
+    folders = list(dict.fromkeys(part.format(name=name, split=split, folder=beside) for part in IMAGES))
     for folder in folders:
         if any(_is_file(root / folder / name) for name in names):
             return Split(annotations, root / folder)

@@ -151,9 +151,9 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
     image += rng.normal(0, 6, image.shape)
     image = np.clip(image, 0, 255).astype(np.uint8)
     for _ in range(rng.integers(3, 12)):
-        ends = rng.integers(0, (width, height), (2, 2)).tolist()
+        begin, end = rng.integers(0, (width, height), (2, 2)).tolist()
         colour = np.clip(base + rng.normal(0, 45, 3), 0, 255).tolist()
-        cv2.line(image, *ends, colour, int(rng.integers(1, 4)), cv2.LINE_AA)
+        cv2.line(image, begin, end, colour, int(rng.integers(1, 4)), cv2.LINE_AA)
     for _ in range(rng.integers(40, 140)):
         spot = rng.integers(0, (width, height)).tolist()
         colour = np.clip(base + rng.normal(0, 60, 3), 0, 255).tolist()
@@ -189,8 +189,7 @@ def _annotation(instance: Instance, number: int, image_id: int) -> dict:
     """One entry of a COCO file: the polygon if the whole outline is visible, RLE otherwise."""
     height, width = instance.mask.shape
     encoded = rle.encode(np.asfortranarray(instance.mask.astype(np.uint8)))
-    whole = instance.outline is not None and int(instance.mask.sum()) == instance.area
-    if whole:
+    if instance.outline is not None and int(instance.mask.sum()) == instance.area:
         polygon = np.clip(instance.outline, 0, (width, height)).round(2)
         segmentation: list | dict = [polygon.ravel().tolist()]
     else:
@@ -220,7 +219,8 @@ def write(root: Path, train: int = 90, val: int = 30, seed: int = 0) -> None:
         coco = root / 'coco' / f'{split}2017'
         for folder in (photos, labels, coco, root / 'coco' / 'annotations'):
             folder.mkdir(parents=True, exist_ok=True)
-        images, annotations = [], []
+        images: list[dict] = []
+        annotations: list[dict] = []
         for number in track(range(first, first + count), f'drawing {count} {split} scenes'):
             scene = draw_scene(seed, number)
             image_id = number + 1

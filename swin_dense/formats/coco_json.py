@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from swin_dense.console.findings import Finding, errors, some
 from swin_dense.errors import UnsafeFileError, UserError
@@ -90,7 +90,10 @@ def has_repeats(path: Path) -> bool:
 
 def columns(path: Path) -> Columns:
     """The annotations of a file in which ``load`` found no error."""
-    return _cached(path).annotations
+    annotations = _cached(path).annotations
+    if annotations is None:
+        raise ValueError(f'{path} has errors: it has no annotations to use')
+    return annotations
 
 
 def _cached(path: Path) -> Loaded:
@@ -150,7 +153,7 @@ def _load(path: Path, time: int, size: int) -> Loaded:
     return loaded
 
 
-def _lists(path: Path, content: object) -> list[Finding]:
+def _lists(path: Path, content: Any) -> list[Finding]:  # noqa: ANN401  whatever JSON holds
     is_object = isinstance(content, dict)
     lacking = [key for key in LISTS if not is_object or not isinstance(content.get(key), list)]
     if not lacking:
@@ -300,8 +303,8 @@ def _names(path: Path, content: dict) -> list[Finding]:
     if outside:
         where = f'of image id {outside[0]["id"]}: '
         what = f'{where}not a path below the image folder (no address, nothing absolute, no ..)'
-        names = some(entry['file_name'] for entry in outside)
-        found.append(Finding('error', path, 'images.file_name', what, **names))
+        shown = some(entry['file_name'] for entry in outside)
+        found.append(Finding('error', path, 'images.file_name', what, **shown))
     return found
 
 

@@ -15,7 +15,12 @@ from swin_dense.formats import rle
 FIELDS = {'bbox': 'bbox', 'segm': 'segmentation'}  # of an entry, by kind; a mask is RLE
 LARGEST = 1e9  # of a box's values, in pixels: above, pycocotools' products lose what they compare
 NO_RLE = "'segmentation' is no RLE of the image's size"
-TYPES = {'category_id': int, 'score': (int, float), 'bbox': list, 'segmentation': dict}
+TYPES: dict[str, type | tuple[type, ...]] = {
+    'category_id': int,
+    'score': (int, float),
+    'bbox': list,
+    'segmentation': dict,
+}
 
 
 def files(path: Path) -> dict[str, Path]:

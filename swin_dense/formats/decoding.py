@@ -85,7 +85,8 @@ def sample(pixels: Sequence[int]) -> list[int]:
     count = min(len(pixels), SAMPLED)
     places = [i * (len(pixels) - 1) // max(count - 1, 1) for i in range(count)]
     # in this order the first few are spread evenly too
-    chosen, total = [], 0
+    chosen: list[int] = []
+    total = 0
     for i in sorted(range(count), key=lambda i: i * GOLDEN % 1):
         total += pixels[places[i]]
         if chosen and total > SAMPLED_PIXELS:

@@ -93,7 +93,7 @@ def runs(texts: Sequence[bytes]) -> Runs:
     negative = np.flatnonzero(groups[number_ends] & 16)
     values[negative] -= 1 << (5 * np.minimum(sizes[negative], MOST_GROUPS))
 
-    first = np.searchsorted(number_starts, starts)  # number of each text
+    first = np.asarray(np.searchsorted(number_starts, starts))  # number of each text
     counts = np.diff(np.r_[first, len(values)])
     rank = np.arange(len(values)) - np.repeat(first, counts)
     lengths = values.copy()

@@ -7,6 +7,7 @@ They are counted on torch's meta device, where tensors have shapes and no values
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmdet.models import CascadeRoIHead, SingleStageDetector, StandardRoIHead
@@ -87,6 +88,7 @@ def stages(backbone: SwinTransformer, height: int, width: int) -> Iterator[Stage
     """The stages of a Swin backbone for an image of this size; the patch embedding is none of them."""
     name = type(backbone).__name__
     _, flops = run(backbone, _image(height, width))
+    layer: Any
     for i, layer in enumerate(backbone.layers):
         stride = 4 * 2**i
         attention = layer.blocks[0].attn
@@ -101,7 +103,7 @@ def stages(backbone: SwinTransformer, height: int, width: int) -> Iterator[Stage
         )
 
 
-def parts(model: nn.Module, height: int, width: int) -> list[Part]:
+def parts(model: Any, height: int, width: int) -> list[Part]:  # noqa: ANN401  a host's model
     """Backbone, neck and heads of a detector or segmentor for an image of this size.
 
     Heads of regions run on as many boxes and masks as ``test_cfg`` allows for an image.
@@ -116,7 +118,7 @@ def parts(model: nn.Module, height: int, width: int) -> list[Part]:
             f'model.type={type(model).__name__}: FLOPs are counted for Faster, Mask and Cascade R-CNN, for '
             "mmdet's single-stage detectors and for mmseg's EncoderDecoder"
         )
-    found = []
+    found: list[Part] = []
 
     def add(name: str, module: nn.Module, *inputs: object) -> object:
         outputs, flops = run(module, *inputs)
@@ -140,7 +142,7 @@ def parts(model: nn.Module, height: int, width: int) -> list[Part]:
     return found
 
 
-def limits(model: nn.Module) -> tuple[int, int]:
+def limits(model: Any) -> tuple[int, int]:  # noqa: ANN401  a host's detector
     """How many boxes and how many masks the heads of regions see of an image at most."""
     return model.test_cfg.rpn.max_per_img, model.test_cfg.rcnn.max_per_img
 
@@ -202,7 +204,7 @@ def _cells(row: Part | Stage) -> tuple[str, str]:
     return f'{row.parameters / 1e6:.2f} M', flops
 
 
-def _listed(owner: nn.Module, name: str) -> list[tuple[str, nn.Module]]:
+def _listed(owner: Any, name: str) -> list[tuple[str, Any]]:  # noqa: ANN401
     """The module of this name, or those of the list of this name, with their names; none if it is absent."""
     module = getattr(owner, name, None)
     if isinstance(module, nn.ModuleList):

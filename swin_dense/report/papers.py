@@ -82,7 +82,7 @@ def lines(configs: Path) -> Iterator[str]:
             raise UserError(f'recipe {file} does not exist')
         model = build(Config.fromfile(file))
         whole = total(model, parts(model, *row.size))
-        yield line(row, whole.parameters, whole.flops)
+        yield line(row, whole.parameters, whole.flops or 0)
 
 
 def write_table(file: Path) -> None:

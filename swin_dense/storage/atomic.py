@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from swin_dense.errors import DiskFullError, UserError
 
@@ -84,7 +84,7 @@ class _InPieces(io.BufferedWriter):
 
     waiting = 0  # bytes since the last flush
 
-    def write(self, content: bytes | memoryview) -> int:
+    def write(self, content: Any) -> int:  # noqa: ANN401  any buffer
         written = super().write(content)
         self.waiting += written
         if self.waiting >= PIECE:
