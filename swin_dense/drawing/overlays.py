@@ -9,7 +9,17 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from swin_dense.drawing.pictures import OPACITY, Drawing, colours, draw
+from swin_dense.drawing.colours import colours, ink_is_black
+from swin_dense.drawing.painter import (
+    BACKGROUND,
+    muted,
+    new_layer,
+    over,
+    paint_box,
+    paint_labels,
+    paint_mask,
+    thickness_for,
+)
 from swin_dense.formats import rle
 from swin_dense.formats.predictions import Instances, LabelMap
 from swin_dense.printable import printable
@@ -18,9 +28,7 @@ SMALLEST, LARGEST = (
     640,
     4000,
 )  # pixels of a picture's longer side: smaller images are enlarged, larger reduced
-BAND = 256  # rows that are tinted at once
 LISTED = 30  # classes in a legend
-BACKGROUND = 'background'  # of this name a label map is left as it is
 
 
 def picture(
@@ -39,13 +47,18 @@ def picture(
     scale = _scale(image.shape)
     size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
     canvas = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    palette = colours(len(result.classes))
+    palette, thickness = colours(len(result.classes)), thickness_for(canvas.shape)
+    layer = new_layer(*canvas.shape[:2])
     if isinstance(result, LabelMap):
-        _tint(canvas, cv2.resize(result.label_map, size, interpolation=cv2.INTER_NEAREST), result.classes)
+        labels = cv2.resize(result.label_map, size, interpolation=cv2.INTER_NEAREST)
+        paint_labels(layer, labels, palette, result.classes, thickness)
+        canvas = over(muted(canvas), layer)
         shares = _shares(result)
         amounts = {i: f'{shares[i]:.1%}' for i in np.argsort(-shares) if shares[i]}
     else:
-        _draw_objects(canvas, result, scale, palette)
+        _paint_objects(layer, result, scale, palette, thickness)
+        canvas = over(canvas, layer)
+        _write_labels(canvas, result, scale, palette)
         counts = np.bincount(result.labels, minlength=len(result.classes))
         amounts = {i: str(counts[i]) for i in np.argsort(-counts) if counts[i]}
     if legend is not None:
@@ -56,11 +69,11 @@ def picture(
     return np.concatenate([canvas, _legend(entries, canvas.shape[1])])
 
 
-def _shares(found: LabelMap) -> np.ndarray:
+def _shares(result: LabelMap) -> np.ndarray:
     """(classes,) the share of the pixels that each has; by rows, as bincount makes 8 bytes of each pixel."""
-    count = len(found.classes)
-    pixels = sum(np.bincount(np.minimum(row, count), minlength=count + 1)[:count] for row in found.label_map)
-    return pixels / found.label_map.size
+    count = len(result.classes)
+    pixels = sum(np.bincount(np.minimum(row, count), minlength=count + 1)[:count] for row in result.label_map)
+    return np.asarray(pixels) / result.label_map.size
 
 
 def _scale(shape: Sequence[int]) -> float:
@@ -70,42 +83,49 @@ def _scale(shape: Sequence[int]) -> float:
     return max(1, min(8, -(-SMALLEST // longest)))
 
 
-def _tint(canvas: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:
-    for y in range(0, len(canvas), BAND):
-        canvas[y : y + BAND] = draw(canvas[y : y + BAND], Drawing(label_map=labels[y : y + BAND]), classes)
-
-
-def _draw_objects(canvas: np.ndarray, found: Instances, scale: float, palette: np.ndarray) -> None:
-    """The most certain on top, and named first."""
-    order = np.argsort(found.scores, kind='stable')
-    thickness = max(1, round(max(canvas.shape[:2]) / 900))
-    for i in order if found.rles is not None else ():
-        _draw_mask(canvas, found.rles[i], scale, palette[found.labels[i]], thickness)
-    corners = (found.boxes * scale).round().astype(int)
+def _paint_objects(
+    layer: np.ndarray, instances: Instances, scale: float, palette: np.ndarray, thickness: int
+) -> None:
+    """The most certain on top."""
+    order = np.argsort(instances.scores, kind='stable')
     for i in order:
-        colour = palette[found.labels[i]].tolist()
-        cv2.rectangle(canvas, corners[i, :2].tolist(), corners[i, 2:].tolist(), colour, thickness)
-    size = _text_size(canvas.shape)
-    taken: list[tuple[int, int, int, int]] = []
-    for i in order[::-1]:
-        score = f'{found.scores[i]:.2f}'
-        names = f'{found.classes[found.labels[i]]} {score}', score
-        _write_label(canvas, names, corners[i], palette[found.labels[i]], size, taken)
+        if instances.rles is not None:
+            _paint_rle(layer, instances.rles[i], scale, palette[instances.labels[i]], thickness)
+    corners = (instances.boxes * scale).round().astype(int)
+    for i in order:
+        paint_box(layer, corners[i].tolist(), palette[instances.labels[i]], thickness)
 
 
-def _draw_mask(canvas: np.ndarray, mask: dict, scale: float, colour: np.ndarray, thickness: int) -> None:
+def _paint_rle(layer: np.ndarray, mask: dict, scale: float, colour: np.ndarray, thickness: int) -> None:
+    """Paint a mask; of a large image only the part around it is ever decoded."""
     x, y, w, h = rle.extent(mask)
     if not w or not h:
         return
     left, top, right, bottom = (round(side * scale) for side in (x, y, x + w, y + h))
-    right, bottom = min(max(right, left + 1), canvas.shape[1]), min(max(bottom, top + 1), canvas.shape[0])
-    small = rle.crop(mask, x, y, x + w, y + h).astype(np.uint8)
-    small = cv2.resize(small, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
-    part = canvas[top:bottom, left:right]
-    inside = small.astype(bool)
-    part[inside] = (1 - OPACITY) * part[inside] + OPACITY * colour
-    edges = cv2.findContours(small, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-    cv2.drawContours(canvas, edges, -1, (255, 255, 255), thickness, offset=(left, top))
+    right, bottom = min(max(right, left + 1), layer.shape[1]), min(max(bottom, top + 1), layer.shape[0])
+    inside = rle.crop(mask, x, y, x + w, y + h).astype(np.uint8)
+    reduced = cv2.resize(inside, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
+    # with a margin, for the outline
+    margin = thickness + 1
+    above, before = min(top, margin), min(left, margin)
+    below, behind = min(layer.shape[0] - bottom, margin), min(layer.shape[1] - right, margin)
+    padded = np.pad(reduced, ((above, below), (before, behind)))
+    part = layer[top - above : bottom + below, left - before : right + behind]
+    # OpenCV draws on whole arrays alone
+    painted = np.ascontiguousarray(part)
+    paint_mask(painted, padded, colour, thickness)
+    part[:] = painted
+
+
+def _write_labels(canvas: np.ndarray, instances: Instances, scale: float, palette: np.ndarray) -> None:
+    """Names and scores, those of the most certain first."""
+    corners = (instances.boxes * scale).round().astype(int)
+    size = _text_size(canvas.shape)
+    taken: list[tuple[int, int, int, int]] = []
+    for i in np.argsort(instances.scores, kind='stable')[::-1]:
+        score = f'{instances.scores[i]:.2f}'
+        names = f'{instances.classes[instances.labels[i]]} {score}', score
+        _write_label(canvas, names, corners[i], palette[instances.labels[i]], size, taken)
 
 
 def _write_label(
@@ -142,7 +162,7 @@ def _meet(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
 
 def _paste(part: np.ndarray, text: np.ndarray, colour: np.ndarray) -> None:
     """Text on a ground of the class's colour, black or white, whichever stands out."""
-    ink = 0 if colour @ (0.299, 0.587, 0.114) > 140 else 255
+    ink = 0 if ink_is_black(colour) else 255
     opacity = text[..., None] / 255
     part[:] = opacity * ink + (1 - opacity) * colour
 
@@ -189,7 +209,7 @@ def _text(text: str, size: int) -> np.ndarray:
     left, _, right, _ = font.getbbox(text)
     ascent, descent = font.getmetrics()
     pad = size // 4
-    image = Image.new('L', (max(1, right - left) + 2 * pad, ascent + descent))
+    image = Image.new('L', (int(max(1, right - left)) + 2 * pad, ascent + descent))
     ImageDraw.Draw(image).text((pad - left, 0), text, fill=255, font=font)
     return np.asarray(image)
 

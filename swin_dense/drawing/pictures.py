@@ -1,23 +1,31 @@
 """Pictures of results: ground truth beside predictions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from mmengine.structures import BaseDataElement
 
+from swin_dense.drawing.colours import colours, ink_is_black
+from swin_dense.drawing.painter import (
+    BACKGROUND,
+    muted,
+    new_layer,
+    over,
+    paint_box,
+    paint_labels,
+    paint_mask,
+    thickness_for,
+)
 from swin_dense.formats.pixels import read_picture
 from swin_dense.printable import printable
 from swin_dense.storage import atomic
 
 SCORE = 0.5  # instances below it are not drawn
-OPACITY = 0.55
+LISTED = 20  # classes in a legend
 BATCH = 8  # images of a batch that are drawn
 NAMED = 30  # objects of an image: names on more would cover it
 
@@ -52,65 +60,39 @@ class Pair:
     prediction: Drawing
 
 
-def pair(sample: BaseDataElement) -> Pair:
-    """What a host's data sample, with predictions, says of one image."""
-    image = Path(sample.img_path)
-    if 'pred_sem_seg' in sample:
-        found = sample.pred_sem_seg.data.squeeze(0).cpu().numpy()
-        return Pair(image, truth(sample), Drawing(label_map=found))
-    found = sample.pred_instances.cpu()
-    kept = found.scores >= SCORE
-    masks = found.masks[kept].numpy() if 'masks' in found else None
-    labels, boxes, scores = (x[kept].numpy() for x in (found.labels, found.bboxes, found.scores))
-    prediction = Drawing(labels, boxes, masks, scores)
-    return Pair(image, truth(sample), prediction)
-
-
-def truth(sample: BaseDataElement) -> Drawing:
-    """The ground truth of a host's data sample."""
-    if 'gt_sem_seg' in sample and 'gt_instances' not in sample:
-        return Drawing(label_map=sample.gt_sem_seg.data.squeeze(0).cpu().numpy())
-    real = sample.gt_instances.cpu()
-    boxes = getattr(real.bboxes, 'tensor', real.bboxes).numpy()
-    masks = real.masks.to_ndarray().astype(bool) if 'masks' in real else None
-    return Drawing(real.labels.numpy(), boxes, masks)
-
-
-def colours(count: int) -> np.ndarray:
-    """(count, 3) uint8 RGB, one distinct colour a class."""
-    table = matplotlib.colormaps['tab10' if count <= 10 else 'gist_ncar']
-    steps = np.arange(count) if count <= 10 else np.linspace(0.05, 0.95, count)
-    return (np.array([table(step)[:3] for step in steps]) * 255).astype(np.uint8)
-
-
 def draw(image: np.ndarray, drawing: Drawing, classes: Sequence[str]) -> np.ndarray:
-    """Overlay a drawing on an RGB image (H, W, 3) uint8; returns a new image."""
+    """Lay a drawing over an RGB image (H, W, 3) uint8; returns a new image."""
+    palette, thickness = colours(len(classes)), thickness_for(image.shape)
+    layer = new_layer(*image.shape[:2])
     if drawing.label_map is not None:
-        return _draw_labels(image, drawing.label_map, classes)
-    return image if drawing.labels is None else _draw_instances(image, drawing, colours(len(classes)))
+        paint_labels(layer, drawing.label_map, palette, classes, thickness)
+        return over(muted(image), layer)
+    for label, mask in _of_each(drawing, drawing.masks):
+        paint_mask(layer, mask, palette[label], thickness)
+    for label, box in _of_each(drawing, drawing.boxes):
+        paint_box(layer, box.round().astype(int).tolist(), palette[label], thickness)
+    return over(image, layer)
 
 
-def _draw_labels(image: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Tint each class but one named background; darken what has no label."""
-    known = labels < len(classes)
-    indices = np.where(known, labels, 0)
-    tinted = (np.array(classes) != 'background')[indices] & known
-    canvas = (1 - OPACITY) * image + OPACITY * colours(len(classes))[indices]
-    canvas = np.where(tinted[..., None], canvas, image)
-    return np.where(known[..., None], canvas, 0.3 * image).astype(np.uint8)
+def _of_each(drawing: Drawing, values: np.ndarray | None) -> Iterable[tuple[int, np.ndarray]]:
+    """The label of each instance with one of its values; none if a drawing lacks them."""
+    if drawing.labels is None or values is None:
+        return ()
+    return zip(drawing.labels.tolist(), values, strict=True)
 
 
-def _draw_instances(image: np.ndarray, drawing: Drawing, palette: np.ndarray) -> np.ndarray:
-    canvas = image.copy()
-    thickness = max(1, round(max(image.shape[:2]) / 300))
-    for label, mask in zip(drawing.labels, drawing.masks if drawing.masks is not None else (), strict=False):
-        canvas[mask] = (1 - OPACITY) * canvas[mask] + OPACITY * palette[label]
-        edges = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-        cv2.drawContours(canvas, edges, -1, (255, 255, 255), thickness)
-    for label, box in zip(drawing.labels, drawing.boxes, strict=True):
-        x1, y1, x2, y2 = (round(float(v)) for v in box)
-        cv2.rectangle(canvas, (x1, y1), (x2, y2), palette[label].tolist(), thickness)
-    return canvas
+def _present(drawings: Iterable[Drawing], classes: Sequence[str]) -> list[int]:
+    """The labels that the drawings show, each once."""
+    labels: set[int] = set()
+    for drawing in drawings:
+        shown = drawing.labels if drawing.label_map is None else drawing.label_map
+        labels.update(np.unique(shown).tolist() if shown is not None else ())
+    return [label for label in sorted(labels) if label < len(classes) and classes[label] != BACKGROUND]
+
+
+def _legend(labels: Sequence[int], classes: Sequence[str]) -> list[Patch]:
+    palette = colours(len(classes)) / 255
+    return [Patch(color=palette[label], label=_plain(classes[label])) for label in labels[:LISTED]]
 
 
 def save_grid(pairs: Sequence[Pair], classes: Sequence[str], path: Path) -> None:
@@ -135,10 +117,9 @@ def save_grid(pairs: Sequence[Pair], classes: Sequence[str], path: Path) -> None
                 axis.set_title(_plain(drawing.caption), loc='right', fontsize=8, color='gray')
             elif column and drawing.labels is not None:
                 axis.set_title(f'{len(drawing.labels)} objects', loc='right', fontsize=8, color='gray')
-    palette = colours(len(classes)) / 255
-    shown = list(zip(classes, palette, strict=True))[:20]
-    handles = [Patch(color=colour, label=_plain(name)) for name, colour in shown]
-    figure.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 8), frameon=False)
+    present = _present([side for item in pairs for side in (item.truth, item.prediction)], classes)
+    if handles := _legend(present, classes):
+        figure.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 8), frameon=False)
     _save(figure, path)
 
 
@@ -162,21 +143,16 @@ def save_batch(
     height, width = images[0].shape[:2]
     figure = Figure(figsize=(4 * columns, 4 * rows * height / width + 0.6), layout='constrained')
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    palette = colours(len(classes)) / 255
-    present: set[int] = set()
     for axis in axes:
         axis.set_axis_off()
     for axis, (image, drawing) in zip(axes, shown, strict=False):
         axis.imshow(draw(np.ascontiguousarray(image), drawing, classes))
-        labels = drawing.label_map if drawing.labels is None else drawing.labels
-        present.update(int(label) for label in np.unique(labels) if label < len(classes))
-        title = f'{height} x {width}' + (f', {len(labels)} objects' if drawing.boxes is not None else '')
+        count = None if drawing.labels is None else len(drawing.labels)
+        title = f'{height} x {width}' + (f', {count} objects' if count is not None else '')
         axis.set_title(title, loc='left', fontsize=9, color='gray')
-        if drawing.boxes is not None and len(labels) <= NAMED:
-            _write_names(axis, drawing, classes, palette)
-    tinted = [label for label in sorted(present) if classes[label] != 'background']
-    handles = [Patch(color=palette[label], label=_plain(classes[label])) for label in tinted][:20]
-    if handles:
+        if count is not None and count <= NAMED:
+            _write_names(axis, drawing, classes)
+    if handles := _legend(_present([drawing for _, drawing in shown], classes), classes):
         ncols = min(len(handles), 3 * columns)
         figure.legend(handles=handles, loc='outside lower center', ncols=ncols, frameon=False)
     _save(figure, path)
@@ -192,8 +168,10 @@ def _plain(name: str) -> str:
     return printable(name).replace('$', r'\$')
 
 
-def _write_names(axis: Axes, drawing: Drawing, classes: Sequence[str], palette: np.ndarray) -> None:
-    for label, box in zip(drawing.labels, drawing.boxes, strict=True):
-        back = dict(facecolor=palette[label], linewidth=0, pad=0.8, alpha=0.8)
-        style = dict(fontsize=7, color='white', va='top', clip_on=True, parse_math=False)
-        axis.text(max(box[0], 0), max(box[1], 0), printable(classes[label]), bbox=back, **style)
+def _write_names(axis: Axes, drawing: Drawing, classes: Sequence[str]) -> None:
+    palette = colours(len(classes))
+    for label, box in _of_each(drawing, drawing.boxes):
+        back = dict(facecolor=palette[label] / 255, linewidth=0, pad=0.8)
+        name, ink = printable(classes[label]), 'black' if ink_is_black(palette[label]) else 'white'
+        spot = max(box[0], 0), max(box[1], 0)
+        axis.text(*spot, name, bbox=back, fontsize=7, color=ink, va='top', clip_on=True, parse_math=False)

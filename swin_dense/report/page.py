@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from swin_dense import tasks, trust
 from swin_dense.data.fields import leaf_datasets
 from swin_dense.data.zero_label import ZeroLabel
-from swin_dense.drawing import pictures
+from swin_dense.drawing.colours import colours
 from swin_dense.engine import foreign_config
 from swin_dense.errors import UserError
 from swin_dense.evaluate.metrics import as_fractions
@@ -167,7 +167,7 @@ def _page(scored: Scored, task: Task, title: str) -> Page:
         headlines=_headlines(as_fractions(evaluated.metrics, task.in_percent)),
         counts=evaluated.counts,
         classes=evaluated.names,
-        colours=['#{:02x}{:02x}{:02x}'.format(*colour) for colour in pictures.colours(len(evaluated.names))],
+        colours=['#{:02x}{:02x}{:02x}'.format(*colour) for colour in colours(len(evaluated.names))],
         tables=[_table(name, rows) for name, rows in evaluated.classes.items()],
         curves=evaluated.curves,
         confusion=evaluated.confusion,

@@ -9,6 +9,8 @@ import numpy as np
 
 from swin_dense.formats.pixels import read_picture
 
+# makes a photograph (H, W, 3) uint8 RGB, and layers (H, W, 4) of ground truth and prediction
+Draw = Callable[[], tuple[np.ndarray, np.ndarray, np.ndarray]]
 SIDE = 640  # pixels of the longer side of a picture
 
 
@@ -22,7 +24,7 @@ class Example:
         confused: how much was taken for another class, in the unit of ``said``.
         classes: indices of the classes in its ground truth or prediction.
         said: a line about it.
-        draw: makes its photograph (H, W, 3) uint8 RGB, and (H, W, 4) overlays of ground truth and prediction.
+        draw: makes its pictures.
     """
 
     name: str
@@ -30,7 +32,7 @@ class Example:
     confused: float
     classes: list[int]
     said: str
-    draw: Callable[[], tuple[np.ndarray, np.ndarray, np.ndarray]]
+    draw: Draw
 
 
 def photograph(path: Path) -> tuple[np.ndarray, float]:
