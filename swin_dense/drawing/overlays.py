@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from swin_dense.drawing.colours import colours, ink_is_black
 from swin_dense.drawing.painter import (
     BACKGROUND,
-    muted,
+    box_thickness,
     new_layer,
     over,
     paint_box,
@@ -52,7 +52,7 @@ def picture(
     if isinstance(result, LabelMap):
         labels = cv2.resize(result.label_map, size, interpolation=cv2.INTER_NEAREST)
         paint_labels(layer, labels, palette, result.classes, thickness)
-        canvas = over(muted(canvas), layer)
+        canvas = over(canvas, layer, mutes_all=True)
         shares = _shares(result)
         amounts = {i: f'{shares[i]:.1%}' for i in np.argsort(-shares) if shares[i]}
     else:
@@ -91,6 +91,7 @@ def _paint_objects(
     for i in order:
         if instances.rles is not None:
             _paint_rle(layer, instances.rles[i], scale, palette[instances.labels[i]], thickness)
+    thickness = box_thickness(thickness, instances.rles is not None)
     corners = (instances.boxes * scale).round().astype(int)
     for i in order:
         paint_box(layer, corners[i].tolist(), palette[instances.labels[i]], thickness)

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from swin_dense.drawing.colours import colours, ink_is_black
 from swin_dense.drawing.painter import (
     BACKGROUND,
-    muted,
+    box_thickness,
     new_layer,
     over,
     paint_box,
@@ -66,9 +66,10 @@ def draw(image: np.ndarray, drawing: Drawing, classes: Sequence[str]) -> np.ndar
     layer = new_layer(*image.shape[:2])
     if drawing.label_map is not None:
         paint_labels(layer, drawing.label_map, palette, classes, thickness)
-        return over(muted(image), layer)
+        return over(image, layer, mutes_all=True)
     for label, mask in _of_each(drawing, drawing.masks):
         paint_mask(layer, mask, palette[label], thickness)
+    thickness = box_thickness(thickness, drawing.masks is not None)
     for label, box in _of_each(drawing, drawing.boxes):
         paint_box(layer, box.round().astype(int).tolist(), palette[label], thickness)
     return over(image, layer)
