@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from swin_dense.drawing import overlays
-from swin_dense.drawing.pictures import OPACITY, colours
+from swin_dense.drawing.colours import colours
+from swin_dense.drawing.painter import LABEL_FILL, MASK_FILL, muted
 from swin_dense.formats import rle
 from swin_dense.formats.predictions import Instances, LabelMap
 
@@ -25,8 +26,10 @@ def test_objects():
     assert np.array_equal(image, before)
     assert drawn.shape[1] == 800
     assert 700 < drawn.shape[0] < 760, 'a legend below'
-    expected = (1 - OPACITY) * image[120:180, 120:280] + OPACITY * colours(3)[0]
+    share = MASK_FILL / 255
+    expected = (1 - share) * muted(image)[120:180, 120:280] + share * colours(3)[0]
     assert np.abs(drawn[120:180, 120:280] - expected).max() <= 1
+    assert (drawn[150, [100, 299]] == colours(3)[0]).all(), 'the outline'
     assert np.array_equal(drawn[620:700], image[620:700])
     assert (drawn[75:99, 102:160] == colours(3)[0]).all(-1).mean() > 0.4, 'its name above, on its colour'
 
@@ -74,8 +77,10 @@ def test_a_label_map():
     labels[:, 400:] = 2
     labels[600:] = 255
     drawn = overlays.picture(image, LabelMap(labels, ('background', 'a', 'b')))
-    assert (drawn[:600, :400] == 200).all(), 'the background is left alone'
-    assert np.abs(drawn[:600, 400:] - ((1 - OPACITY) * 200 + OPACITY * colours(3)[2])).max() <= 1
+    ground, share = int(muted(image)[0, 0, 0]), LABEL_FILL / 255
+    assert (drawn[:600, :400] == ground).all(), 'the background has no colour'
+    assert np.abs(drawn[:590, 410:] - ((1 - share) * ground + share * colours(3)[2])).max() <= 1
+    assert (drawn[:600, 400] == colours(3)[2]).all(), 'the outline'
     assert (drawn[600:700] <= 60).all(), 'what has no label is dark'
     legend = drawn[700:]
     assert (legend == colours(3)[2]).all(-1).any()

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from swin_dense.drawing import pictures
+from swin_dense.drawing.colours import colours
+from swin_dense.drawing.painter import LABEL_FILL, MASK_FILL, muted
 from swin_dense.drawing.pictures import Drawing, Pair
 from swin_dense.errors import DiskFullError
 from swin_dense.formats.label_maps import IGNORED
@@ -31,17 +33,6 @@ def objects(with_masks: bool = True) -> Drawing:
     return Drawing(np.array([0, 2]), boxes, masks if with_masks else None, np.array([0.9, 0.6]))
 
 
-@pytest.mark.parametrize('count', [1, 2, 5, 10, 11, 20, 80, 150])
-def test_colours_are_distinct(count: int):
-    palette = pictures.colours(count)
-    assert palette.shape == (count, 3)
-    assert palette.dtype == np.uint8
-    assert len(np.unique(palette, axis=0)) == count
-    if 1 < count <= 20:
-        difference = np.abs(palette[:, None].astype(int) - palette[None]).sum(-1)
-        assert difference[~np.eye(count, dtype=bool)].min() > 30
-
-
 def test_pixels_outside_masks_and_boxes_are_left_alone(image: np.ndarray):
     before, drawing = image.copy(), objects()
     drawn = pictures.draw(image, drawing, CLASSES)
@@ -53,8 +44,17 @@ def test_pixels_outside_masks_and_boxes_are_left_alone(image: np.ndarray):
     inside = cv2.erode(drawing.masks.astype(np.uint8).transpose(1, 2, 0), np.ones((5, 5))).astype(bool)
     for i, label in enumerate(drawing.labels):
         mask = inside[..., i]
-        expected = (1 - pictures.OPACITY) * image[mask] + pictures.OPACITY * pictures.colours(3)[label]
-        assert np.abs(drawn[mask] - expected).max() <= 1
+        assert np.abs(drawn[mask] - tinted(image, colours(3)[label], MASK_FILL)[mask]).max() <= 1
+        edges = cv2.findContours(drawing.masks[i].astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[
+            0
+        ][0]
+        for x, y in edges[:, 0]:
+            assert tuple(drawn[y, x]) == tuple(colours(3)[label]), 'the outline has the colour of the legend'
+
+
+def tinted(image: np.ndarray, colour: np.ndarray, fill: int) -> np.ndarray:
+    """A muted photograph with so much of a colour over it."""
+    return (1 - fill / 255) * muted(image) + fill / 255 * colour
 
 
 def test_boxes_alone(image: np.ndarray):
@@ -67,7 +67,7 @@ def test_boxes_alone(image: np.ndarray):
         allowed[y1 + 2 : y2 - 1, x1 + 2 : x2 - 1] = False
     assert changed.any()
     assert not (changed & ~allowed).any()
-    assert np.array_equal(drawn[10, 20], pictures.colours(3)[0]), 'the colour of its class'
+    assert np.array_equal(drawn[10, 20], colours(3)[0]), 'the colour of its class'
 
 
 def test_no_objects(image: np.ndarray):
@@ -80,19 +80,39 @@ def test_a_label_map(image: np.ndarray):
     labels[:, 30:] = 1
     labels[:, 60:] = IGNORED
     drawn = pictures.draw(image, Drawing(label_map=labels), CLASSES).astype(int)
-    palette = pictures.colours(3)
-    for label, part in ((0, slice(0, 30)), (1, slice(30, 60))):
-        expected = (1 - pictures.OPACITY) * image[:, part] + pictures.OPACITY * palette[label]
-        assert np.abs(drawn[:, part] - expected).max() <= 1
-    assert (drawn[:, 60:] <= image[:, 60:]).all(), 'unlabelled pixels are dark, in no colour'
+    for label, inside, border in ((0, slice(0, 29), 29), (1, slice(31, 59), 30), (1, slice(31, 59), 59)):
+        colour = colours(3)[label]
+        assert np.abs(drawn[:, inside] - tinted(image, colour, LABEL_FILL)[:, inside]).max() <= 1
+        assert (drawn[:, border] == colour).all(), 'regions have an outline in the colour of the legend'
+    assert (drawn[:, 60:] <= 66).all(), 'unlabelled pixels are dark, in no colour'
 
 
 def test_the_background_has_no_colour(image: np.ndarray):
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[:, 30:] = 1
     drawn = pictures.draw(image, Drawing(label_map=labels), ('background', 'a'))
-    assert np.array_equal(drawn[:, :30], image[:, :30])
-    assert not np.array_equal(drawn[:, 30:], image[:, 30:])
+    assert np.array_equal(drawn[:, :30], muted(image)[:, :30])
+    assert (drawn[:, 30] == colours(2)[1]).all()
+
+
+def test_a_photograph_is_muted(image: np.ndarray):
+    """Under labels it has little colour left, and no dark parts."""
+    before, after = image.astype(int), muted(image).astype(int)
+    assert np.ptp(after, axis=-1).mean() < 0.2 * np.ptp(before, axis=-1).mean()
+    assert after.min() >= 85
+    brightness = before @ (0.299, 0.587, 0.114)
+    assert np.corrcoef(brightness.ravel(), after.mean(-1).ravel())[0, 1] > 0.99, (
+        'and it is still that photograph'
+    )
+
+
+def test_overlapping_masks_do_not_mix(image: np.ndarray):
+    """Where a red tint over a green one was brown, the upper one stays what it is."""
+    drawing = objects()
+    drawing.masks[1] = drawing.masks[0]
+    alone = Drawing(drawing.labels[1:], None, drawing.masks[1:])
+    both = Drawing(drawing.labels, None, drawing.masks)
+    assert np.array_equal(pictures.draw(image, both, CLASSES), pictures.draw(image, alone, CLASSES))
 
 
 def saved(folder: Path, image: np.ndarray, count: int) -> list[Path]:

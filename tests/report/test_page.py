@@ -118,8 +118,11 @@ def test_the_pictures_of_a_segmentor(segmentation: page.Page):
     assert truth.shape == prediction.shape == (120, 160, 4)
     assert (truth != prediction).any()
     best = segmentation.gallery['items'][0]
-    labelled = (pixels(best['truth'])[..., :3] > 0).any(axis=-1)
-    assert (pixels(best['truth'])[labelled] == pixels(best['prediction'])[labelled]).all()
+    truth, prediction = pixels(best['truth']), pixels(best['prediction'])
+    labelled = (truth[..., :3] > 0).any(axis=-1)
+    assert (truth[labelled][:, :3] == prediction[labelled][:, :3]).all(), 'the same colours'
+    outlines = [(layer[..., 3] == 255).mean() for layer in (truth, prediction)]
+    assert 0 < min(outlines) <= max(outlines) < 0.5
     assert (pixels(best['truth'])[~labelled] == (0, 0, 0, 190)).all(), 'unlabelled is dark'
 
 
