@@ -67,12 +67,12 @@ def check_split(
         if not folder.is_dir():
             return [Finding('error', folder, f'data_prefix.{key}', 'the folder does not exist')]
     (image_files, image_links), (label_files, label_links) = _list(images), _list(labels)
-    found = _check_suffixes(images, labels, image_files, label_files, img_suffix, seg_map_suffix)
+    findings = _check_suffixes(images, labels, image_files, label_files, img_suffix, seg_map_suffix)
     pictures, maps = _stems(image_files, img_suffix), _stems(label_files, seg_map_suffix)
     paired = sorted(pictures.keys() & maps.keys())
-    found += _check_pairs(images, labels, pictures, maps, seg_map_suffix)
+    findings += _check_pairs(images, labels, pictures, maps, seg_map_suffix)
     if not paired:
-        return found
+        return findings
     empty = {stem for stem in paired if not (image_files[pictures[stem]] and label_files[maps[stem]])}
     pairs = ((images / pictures[stem], labels / maps[stem]) for stem in _ordered(paired, empty))
     reads = list(_read_all(pairs, len(paired), decode, end))
@@ -80,16 +80,16 @@ def check_split(
     for read in reads:
         if read.label_map is not None:
             histogram.add(read.label, read.label_map)
-    found += [*_check_files(reads), *_check_pixels(reads, decode), *_check_kinds(reads, host_loads)]
+    findings += [*_check_files(reads), *_check_pixels(reads, decode), *_check_kinds(reads, host_loads)]
     shapes = [(read.image.name, read.probe.shown_size) for read in reads if read.probe]
-    found += check_sizes(images, [name for name, _ in shapes], [size for _, size in shapes], resizes)
+    findings += check_sizes(images, [name for name, _ in shapes], [size for _, size in shapes], resizes)
     root = common_root(labels, images)
-    found += [*check_links(root, images, image_links), *check_links(root, labels, label_links)]
-    found += label_maps.findings(histogram, labels, complete=histogram.maps == len(paired))
+    findings += [*check_links(root, images, image_links), *check_links(root, labels, label_links)]
+    findings += label_maps.findings(histogram, labels, complete=histogram.maps == len(paired))
     if len(reads) < len(paired):
         text = f'{len(reads)} of {len(paired)} pairs were read, evenly spread: the full check reads all'
-        found.append(Finding('note', labels, '', text))
-    return found
+        findings.append(Finding('note', labels, '', text))
+    return findings
 
 
 def _list(folder: Path) -> tuple[dict[str, int], list[str]]:
@@ -131,7 +131,7 @@ def _check_suffixes(
     seg_map_suffix: str,
 ) -> list[Finding]:
     """No file of a kind at all, images that another suffix leaves out, label maps in a lossy format."""
-    found = []
+    findings = []
     sides = (
         ('img_suffix', images, image_files, img_suffix, 'image', label_files),
         ('seg_map_suffix', labels, label_files, seg_map_suffix, 'label map', image_files),
@@ -142,15 +142,15 @@ def _check_suffixes(
         near = _nearest_suffix(files, [name.removesuffix(Path(name).suffix) for name in islice(others, 10)])
         hint = f': {near[1]} end with {near[0]!r}' if near else ' (there are no image files at all)'
         hang = '; a data set of no images hangs under InfiniteSampler' if kind == 'image' else ''
-        found.append(Finding('error', folder, key, f'no {kind} ends with {suffix!r}{hint}{hang}'))
+        findings.append(Finding('error', folder, key, f'no {kind} ends with {suffix!r}{hint}{hang}'))
     unused = sorted(name for name in image_files if not name.endswith(img_suffix) and _is_image(name))
     if unused and len(unused) < len(image_files) and images != labels:
         text = f'images do not end with {img_suffix!r} and are not used'
-        found.append(Finding('warning', images, 'img_suffix', text, **some(unused)))
+        findings.append(Finding('warning', images, 'img_suffix', text, **some(unused)))
     if seg_map_suffix.lower().endswith(('.jpg', '.jpeg')):
         text = 'JPEG is lossy: it smears labels into values that are other classes'
-        found.append(Finding('warning', labels, 'seg_map_suffix', text))
-    return found
+        findings.append(Finding('warning', labels, 'seg_map_suffix', text))
+    return findings
 
 
 def _is_image(name: str) -> bool:
@@ -173,25 +173,25 @@ def _nearest_suffix(files: Iterable[str], stems: list[str]) -> tuple[str, int] |
 def _check_pairs(
     images: Path, labels: Path, pictures: dict[str, str], maps: dict[str, str], seg_map_suffix: str
 ) -> list[Finding]:
-    found = []
+    findings = []
     if not pictures.keys() & maps.keys():
         if pictures and maps:
             near = _nearest_suffix(maps.values(), sorted(pictures))
             hint = f': {near[1]} end with {near[0]!r}' if near and near[0] != seg_map_suffix else ''
             text = f'no label map has the name of an image and {seg_map_suffix!r}{hint}'
-            found.append(Finding('error', labels, 'seg_map_suffix', text, **some(sorted(maps.values()))))
-        return found
+            findings.append(Finding('error', labels, 'seg_map_suffix', text, **some(sorted(maps.values()))))
+        return findings
     alone = sorted(pictures.keys() - maps.keys())
     if alone:
         first = labels / (alone[0] + seg_map_suffix)
         text = f'image {images / pictures[alone[0]]} has no label map: training fails where it is drawn'
         others = some_of_several([pictures[stem] for stem in alone])
-        found.append(Finding('error', first, '', text, **others, samples=True))
+        findings.append(Finding('error', first, '', text, **others, samples=True))
     unused = sorted(maps.keys() - pictures.keys())
     if unused:
         text = 'label maps without an image are not used'
-        found.append(Finding('warning', labels, '', text, **some(maps[stem] for stem in unused)))
-    return found
+        findings.append(Finding('warning', labels, '', text, **some(maps[stem] for stem in unused)))
+    return findings
 
 
 def _ordered(stems: list[str], empty: set[str]) -> list[str]:
@@ -217,17 +217,17 @@ def _read_all(pairs: Iterator[tuple[Path, Path]], count: int, decode: bool, end:
 
 def _read(pair: tuple[Path, Path]) -> _Read:
     image, label = pair
-    found = label_map = None
+    findings = label_map = None
     image_error = label_error = ''
     try:
-        found = probe(image)
+        findings = probe(image)
     except BadImageError as error:
         image_error = str(error)
     try:
         label_map = read_labels(label)
     except BadImageError as error:
         label_error = str(error)
-    return _Read(image, label, found, label_map, image_error, label_error)
+    return _Read(image, label, findings, label_map, image_error, label_error)
 
 
 def _check_files(reads: list[_Read]) -> list[Finding]:
@@ -237,7 +237,7 @@ def _check_files(reads: list[_Read]) -> list[Finding]:
         for path, text in ((read.image, read.image_error), (read.label, read.label_error)):
             if text:
                 broken[text].append(path)
-    found = [label_maps.in_files('error', '', text, paths, True) for text, paths in broken.items()]
+    findings = [label_maps.in_files('error', '', text, paths, True) for text, paths in broken.items()]
     pairs = [(read, read.probe, read.label_map) for read in reads if read.probe and read.label_map]
     differ = [pair for pair in pairs if pair[2].size != pair[1].shown_size[::-1]]
     if differ:
@@ -247,8 +247,8 @@ def _check_files(reads: list[_Read]) -> list[Finding]:
         width, height = image.shown_size
         text = f'{label.size[1]} x {label.size[0]}, but image {read.image} is {width} x {height}{turned}'
         others = some_of_several(sorted(read.label.name for read, _, _ in differ))
-        found.append(Finding('error', read.label, 'size', text, **others, samples=True))
-    return found
+        findings.append(Finding('error', read.label, 'size', text, **others, samples=True))
+    return findings
 
 
 def _check_pixels(reads: list[_Read], decode: bool) -> list[Finding]:
@@ -267,30 +267,30 @@ def _check_pixels(reads: list[_Read], decode: bool) -> list[Finding]:
 
 def _check_kinds(reads: list[_Read], host_loads: bool) -> list[Finding]:
     """Images that differ from one another, or that the hosts' loader does not take as they are."""
-    found = []
+    findings = []
     probes = [(read.image, read.probe) for read in reads if read.probe is not None]
     turned = [path for path, image in probes if image.orientation > 1]
     if turned:
         text = 'the EXIF orientation turns images when they are loaded, and never the label maps'
-        found.append(label_maps.in_files('warning', 'EXIF orientation', text, turned))
+        findings.append(label_maps.in_files('warning', 'EXIF orientation', text, turned))
     if host_loads:
-        found += _not_taken(probes)
+        findings += _not_taken(probes)
     tiffs = Counter(image.channels for path, image in probes if _is_tiff(path))
     if len(tiffs) > 1:
         (common, _), (rare, _) = tiffs.most_common()[0], tiffs.most_common()[-1]
         odd = [path for path, image in probes if _is_tiff(path) and image.channels == rare]
         text = f'{rare} channels, but other images have {common}'
-        found.append(label_maps.in_files('error', 'image', text, odd))
-    return found
+        findings.append(label_maps.in_files('error', 'image', text, odd))
+    return findings
 
 
 def _not_taken(probes: list[tuple[Path, Probe]]) -> list[Finding]:
     """Images that LoadImageFromFile changes, or does not load."""
-    found = []
+    findings = []
     transparent = {path for path, image in probes if _is_tiff(path) and image.mode == 'RGBA'}
     if transparent:
         text = "LoadImageFromFile multiplies a TIFF's colours by its alpha: load with swin_dense.LoadImage"
-        found.append(label_maps.in_files('warning', 'image', text, list(transparent)))
+        findings.append(label_maps.in_files('warning', 'image', text, list(transparent)))
     kinds: dict[tuple[int, int], list[Path]] = defaultdict(list)
     for path, image in probes:
         if path in transparent:
@@ -306,8 +306,8 @@ def _not_taken(probes: list[tuple[Path, Probe]]) -> list[Finding]:
             text = f'{bits} bits a value: LoadImageFromFile keeps the upper 8 of 16 and loads no others'
             load = "dict(type='swin_dense.LoadImage')"
         text += f'; load with {load}'
-        found.append(label_maps.in_files('warning', 'image', text, paths))
-    return found
+        findings.append(label_maps.in_files('warning', 'image', text, paths))
+    return findings
 
 
 def _is_tiff(path: Path) -> bool:

@@ -42,12 +42,12 @@ def check_boxes(
     """
     whole, boxes = _rows(annotations.bboxes, 4)
     counted, area = _column(annotations.areas)
-    found: list[Finding] = []
+    findings: list[Finding] = []
 
     def add(severity: Severity, field: str, message: str, wrong: np.ndarray) -> None:
         if wrong.any():
             ids = some(annotations.ids[i] for i in np.flatnonzero(wrong))
-            found.append(Finding(severity, path, field, message, **ids))
+            findings.append(Finding(severity, path, field, message, **ids))
 
     field = 'annotations.bbox'
     add('error', field, 'not four numbers [x, y, width, height]; annotation ids', ~whole)
@@ -79,7 +79,7 @@ def check_boxes(
         beyond,
     )
     add('warning', 'annotations.area', 'zero or negative: dropped; annotation ids', counted & (area <= 0))
-    return found, whole & counted & ~nan & ~infinite & ~small & ~away & ~(area <= 0)
+    return findings, whole & counted & ~nan & ~infinite & ~small & ~away & ~(area <= 0)
 
 
 def check_masks(path: Path, annotations: Columns, sizes: np.ndarray, severity: Severity) -> list[Finding]:

@@ -48,17 +48,17 @@ def check_split(
         UserError: the annotation file is missing.
     """
     path = split.annotations
-    content, found = coco_json.load(path)
-    if errors(found):
-        return found
-    found += check_classes(path, content, wanted)
+    content, findings = coco_json.load(path)
+    if errors(findings):
+        return findings
+    findings += check_classes(path, content, wanted)
     if not content['images']:
-        found.append(Finding('error', path, 'images', 'the list is empty'))
+        findings.append(Finding('error', path, 'images', 'the list is empty'))
     if not content['images'] or not content['categories']:
-        return found
-    found += _check_annotations(path, content, wanted, masks, scored)
-    found += _check_files(split, content['images'], decode)
-    return found
+        return findings
+    findings += _check_annotations(path, content, wanted, masks, scored)
+    findings += _check_files(split, content['images'], decode)
+    return findings
 
 
 def check_classes(path: Path, content: dict, wanted: Sequence[str] | None) -> list[Finding]:
@@ -88,23 +88,23 @@ def _check_annotations(
     sizes = np.array([[image[side] for image in content['images']] for side in ('width', 'height')], float).T
     sizes = np.r_[sizes, [[np.nan, np.nan]]]  # index -1: an image that is not there
     index = _positions([image['id'] for image in content['images']], annotations.image_ids)
-    found = _check_references(path, content['categories'], annotations, index)
+    findings = _check_references(path, content['categories'], annotations, index)
     of_boxes, kept = check_boxes(path, annotations, sizes[index], scored)
-    found += of_boxes + _check_flags(path, annotations, scored)
+    findings += of_boxes + _check_flags(path, annotations, scored)
     learned = {c['id'] for c in content['categories'] if wanted is None or c['name'] in wanted}
     kept &= (index >= 0) & np.array([category in learned for category in annotations.category_ids])
     if any(annotations.ignore):
         kept &= ~np.array([bool(flag) for flag in annotations.ignore])
     if not kept.any():
         message = f'0 usable of {len(kept)}: a model would learn that there is nothing'
-        found.insert(0, Finding('error', path, 'annotations', message))
+        findings.insert(0, Finding('error', path, 'annotations', message))
     some_have = any(mask is not None for mask in annotations.masks)
     if masks or some_have:
         grave = masks if masks is not None else some_have
-        found += check_masks(path, annotations, sizes[index], 'error' if grave else 'warning')
+        findings += check_masks(path, annotations, sizes[index], 'error' if grave else 'warning')
     used = np.zeros(len(content['images']), bool)
     used[index[kept]] = True
-    return found + _notes(path, content, wanted, used, scored)
+    return findings + _notes(path, content, wanted, used, scored)
 
 
 def _positions(known: list, wanted: list) -> np.ndarray:
@@ -123,17 +123,17 @@ def _check_references(
     path: Path, categories: list[dict], annotations: Columns, index: np.ndarray
 ) -> list[Finding]:
     """Classes and images that are not in the file; ``index``: (N,) int, -1 where there is no image."""
-    found = []
+    findings = []
     # a set first: most files have no unknown class
     if unknown := set(annotations.category_ids) - {category['id'] for category in categories}:
         what = 'no category has it, and these objects would be taken for background; annotation ids'
         ids = _where(annotations, lambda i: annotations.category_ids[i] in unknown)
-        found.append(Finding('error', path, 'annotations.category_id', what, **some(ids)))
+        findings.append(Finding('error', path, 'annotations.category_id', what, **some(ids)))
     if len(lost := np.flatnonzero(index < 0)):
         what = 'no image has it: dropped; annotation ids'
         lost_ids = some(annotations.ids[i] for i in lost)
-        found.append(Finding('warning', path, 'annotations.image_id', what, **lost_ids))
-    return found
+        findings.append(Finding('warning', path, 'annotations.image_id', what, **lost_ids))
+    return findings
 
 
 def _where(annotations: Columns, holds: Callable[[int], bool]) -> list:
@@ -142,69 +142,69 @@ def _where(annotations: Columns, holds: Callable[[int], bool]) -> list:
 
 
 def _check_flags(path: Path, annotations: Columns, scored: bool) -> list[Finding]:
-    found = []
+    findings = []
     field, flags = 'annotations.iscrowd', annotations.crowd
     if scored and 0 in annotations.ids:
         zero = [annotations.image_ids[i] for i, name in enumerate(annotations.ids) if name == 0]
         what = 'id 0 is "no match" to pycocotools: the object is never found (AP 0 if it is the only one)'
-        found.append(
+        findings.append(
             Finding('warning', path, 'annotations.id', f'{what}; number from 1; in image', **some(zero))
         )
     if set(map(type, flags)) <= {int} and set(flags) <= {0, 1}:
-        return found
+        return findings
     if scored and (lacking := _where(annotations, lambda i: flags[i] is None)):
         what = "the field 'iscrowd' is missing, which evaluation reads: write 0; of annotation ids"
-        found.append(Finding('error', path, field, what, **some(lacking)))
+        findings.append(Finding('error', path, field, what, **some(lacking)))
     if strange := _where(annotations, lambda i: flags[i] not in (None, 0, 1)):
-        found.append(Finding('error', path, field, 'neither 0 nor 1; annotation ids', **some(strange)))
-    return found
+        findings.append(Finding('error', path, field, 'neither 0 nor 1; annotation ids', **some(strange)))
+    return findings
 
 
 def _notes(
     path: Path, content: dict, wanted: Sequence[str] | None, used: np.ndarray, scored: bool
 ) -> list[Finding]:
     """Images and classes that have nothing; ``used``: (images,) bool, which have something."""
-    found = []
+    findings = []
     if empty := [content['images'][i]['id'] for i in np.flatnonzero(~used)]:
         left_out = '' if scored else ' (left out of training where filter_empty_gt is set)'
         what = f'without usable objects, of {len(content["images"])}{left_out}; image ids'
-        found.append(Finding('note', path, 'images', what, **some(empty)))
+        findings.append(Finding('note', path, 'images', what, **some(empty)))
     counts = count_instances(path)
     absent = [name for name, count in counts.items() if not count and (wanted is None or name in wanted)]
     if absent:
         what = f'classes of {len(counts)} without any instance'
-        found.append(Finding('note', path, 'categories', what, **some(absent)))
+        findings.append(Finding('note', path, 'categories', what, **some(absent)))
     if wanted is not None and (others := [name for name in counts if name not in wanted]):
         what = 'categories that are not among the classes of the config: their objects are background'
-        found.append(Finding('note', path, 'categories', what, **some(others)))
-    return found
+        findings.append(Finding('note', path, 'categories', what, **some(others)))
+    return findings
 
 
 def _check_files(split: Split, entries: list[dict], decode: bool) -> list[Finding]:
     path, field = split.annotations, 'images.file_name'
     names = [entry['file_name'] for entry in entries]
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if len(set(names)) < len(names):
         repeated = [name for name, count in Counter(names).items() if count > 1]
-        found.append(Finding('warning', path, field, 'files that several images name', **some(repeated)))
+        findings.append(Finding('warning', path, field, 'files that several images name', **some(repeated)))
     there, links, odd = _present(split.images, names)
     special = set(odd)
     missing = [n for n, is_there in zip(names, there, strict=True) if not (is_there or n in special)]
     if missing:
         what = f'not in {split.images}, of {len(names)}'
-        found.append(Finding('error', path, field, what, **some(missing), samples=True))
+        findings.append(Finding('error', path, field, what, **some(missing), samples=True))
     if odd:
         what = 'no files, but named pipes, sockets or devices'
-        found.append(Finding('error', split.images, '', what, **some(odd), samples=True))
-    found += check_links(common_root(path.parent, split.images), split.images, links)
+        findings.append(Finding('error', split.images, '', what, **some(odd), samples=True))
+    findings += check_links(common_root(path.parent, split.images), split.images, links)
     readable = [entry for entry, is_there in zip(entries, there, strict=True) if is_there]
     probed = _probe(split.images, readable, decode)
     if len(probed) < len(readable):
         opened = f'{len(probed)} of {len(readable)} images were opened, evenly spread'
         what = f'{opened}; tools/check_data.py --decode opens and decodes them all'
-        found.append(Finding('note', split.images, '', what))
-    found += _unreadable(split, probed) + _check_pixels(split, probed, decode)
-    return found + _check_sizes(split, probed)
+        findings.append(Finding('note', split.images, '', what))
+    findings += _unreadable(split, probed) + _check_pixels(split, probed, decode)
+    return findings + _check_sizes(split, probed)
 
 
 @coco_json.uncollected()
@@ -219,8 +219,8 @@ def _present(root: Path, names: Sequence[str]) -> tuple[list[bool], list[str], l
     special: dict[str, set[str]] = {}
     for folder in {folder for folder, _, _ in parts}:
         try:
-            with os.scandir(root / folder) as found:
-                entries = list(found)
+            with os.scandir(root / folder) as findings:
+                entries = list(findings)
         except (OSError, ValueError):
             entries = []
         listed[folder] = {entry.name for entry in entries}
@@ -318,7 +318,7 @@ def _check_sizes(split: Split, probed: Probed) -> list[Finding]:
             (turned if stored else differing).append((entry, header))
         elif header.orientation != 1 and (header.orientation < 5 or stated[0] == stated[1]):
             unsure.append(entry['id'])
-    found = []
+    findings = []
     if differing:
         entry, header = differing[0]
         width, height = header.shown_size
@@ -326,14 +326,14 @@ def _check_sizes(split: Split, probed: Probed) -> list[Finding]:
             f'not the size of the file, so that boxes and masks would not fit ({entry["file_name"]} is '
             f'{width} x {height}, the JSON says {entry["width"]} x {entry["height"]}); image ids'
         )
-        found.append(Finding('error', path, field, what, **some(e['id'] for e, _ in differing)))
+        findings.append(Finding('error', path, field, what, **some(e['id'] for e, _ in differing)))
     if turned:
         what = (
             'the size as stored, but EXIF turns the image when it is loaded, and boxes would not fit: '
             'store the pixels upright, or annotate what is displayed; image ids'
         )
-        found.append(Finding('error', path, field, what, **some(e['id'] for e, _ in turned)))
+        findings.append(Finding('error', path, field, what, **some(e['id'] for e, _ in turned)))
     if unsure:
         what = 'EXIF turns the image when it is loaded: annotations must be of what is displayed; image ids'
-        found.append(Finding('warning', path, 'images', what, **some(unsure)))
-    return found
+        findings.append(Finding('warning', path, 'images', what, **some(unsure)))
+    return findings

@@ -11,7 +11,15 @@ from rich.table import Table
 from swin_dense.check import ade20k_sets, coco_sets, pipeline
 from swin_dense.console.findings import Finding, as_json, errors, skippable, table
 from swin_dense.data import ade20k, coco
-from swin_dense.data.fields import evaluators, head_classes, leaf_datasets, listed, loaders, refuse_code
+from swin_dense.data.fields import (
+    all_datasets,
+    evaluators,
+    head_classes,
+    inner_datasets,
+    listed,
+    loaders,
+    refuse_code,
+)
 from swin_dense.data.zero_label import ZeroLabel
 from swin_dense.errors import UserError
 from swin_dense.formats import coco_json
@@ -54,7 +62,7 @@ class _Use:
     classes: tuple[str, ...]
     masks: bool
     scored: bool
-    leaves: list[dict] = field(default_factory=list)
+    datasets: list[dict] = field(default_factory=list)
 
 
 def check_objects(
@@ -73,16 +81,17 @@ def check_objects(
         UnsafeFileError: a file that the config names would run code if it were opened.
     """
     refuse_code(config)
-    found = _check_heads(config)
+    findings = _check_heads(config)
     uses = _uses(config, _chosen(config, splits))
     for use in uses:
         of_split = coco_sets.check_split(use.split, use.classes, decode, use.masks, use.scored)
         if not errors(of_split):
             content = coco_json.read(use.split.annotations)
-            for leaf in use.leaves:
-                of_split += _check_use(leaf, use.split, content)
-        found += skippable(of_split) if skip_bad and not use.scored else of_split
-    return found + _check_order([use.split.annotations for use in uses], set(uses[0].classes if uses else ()))
+            for dataset in use.datasets:
+                of_split += _check_use(dataset, use.split, content)
+        findings += skippable(of_split) if skip_bad and not use.scored else of_split
+    files = [use.split.annotations for use in uses]
+    return findings + _check_order(files, set(uses[0].classes if uses else ()))
 
 
 def check_label_maps(
@@ -120,10 +129,10 @@ def check_folder(
         looked = 'no COCO annotations either (such as annotations/instances_train*.json)'
         raise UserError(f'{error}; {looked}') from error
     datasets = ade20k.of_folder(root, classes, zero_label)
-    found = []
+    findings = []
     for dataset in datasets[:1] if datasets[0] == datasets[1] else datasets:
         folder, places = Path(dataset['data_root']), dataset['data_prefix']
-        found += ade20k_sets.check_split(
+        findings += ade20k_sets.check_split(
             images=folder / places['img_path'],
             labels=folder / places['seg_map_path'],
             img_suffix=dataset['img_suffix'],
@@ -132,7 +141,7 @@ def check_folder(
             reduce_zero_label=ade20k.ignores_zero(dataset),
             decode=decode,
         )
-    return found
+    return findings
 
 
 def annotation_files(root: Path) -> dict[str, Path]:
@@ -141,14 +150,14 @@ def annotation_files(root: Path) -> dict[str, Path]:
     Raises:
         UserError: there is no such folder, or several candidates for a split.
     """
-    found = {}
+    findings = {}
     for split in SPLITS[:2]:
         try:
-            found[split] = coco.find_annotations(root, split)
+            findings[split] = coco.find_annotations(root, split)
         except UserError as error:
             if f'no {split} annotations' not in str(error):
                 raise
-    return found
+    return findings
 
 
 def try_config(prepare: Callable[[], Config], check: Check, path: Path, decode: bool) -> Result:
@@ -173,8 +182,8 @@ def try_folder(
 ) -> Result:
     """Check a folder; a folder that cannot be understood is a finding too."""
     try:
-        found = check_folder(root, decode, classes, zero_label)
-        return Result(found, _instances(annotation_files(root).values()))
+        findings = check_folder(root, decode, classes, zero_label)
+        return Result(findings, _instances(annotation_files(root).values()))
     except UserError as error:
         return _failed(root, error)
 
@@ -213,25 +222,24 @@ def _uses(config: Config, chosen: dict[str, dict]) -> list[_Use]:
         metrics = evaluators(config, f'{name}_evaluator')
         kinds = {kind for metric in metrics for kind in listed(metric.get('metric'))}
         scored = name != 'train' and not all(metric.get('format_only') for metric in metrics)
-        for leaf in leaf_datasets(loader['dataset']):
-            if str(leaf.get('type')).split('.')[-1] != 'CocoDataset':
+        for dataset in inner_datasets(loader['dataset']):
+            if str(dataset.get('type')).split('.')[-1] != 'CocoDataset':
                 continue
-            root = Path(leaf.get('data_root') or '')
-            path = root / leaf['ann_file']
-            images = root / ((leaf.get('data_prefix') or {}).get('img') or '')
-            steps = leaf.get('pipeline') or ()
+            root = Path(dataset.get('data_root') or '')
+            path = root / dataset['ann_file']
+            images = root / ((dataset.get('data_prefix') or {}).get('img') or '')
+            steps = dataset.get('pipeline') or ()
             masks = 'segm' in kinds or any(step.get('with_mask') for step in steps)
-            classes = tuple((leaf.get('metainfo') or {}).get('classes') or ())
+            classes = tuple((dataset.get('metainfo') or {}).get('classes') or ())
             use = uses.setdefault(path.absolute(), _Use(coco.Split(path, images), classes, masks, scored))
             use.masks, use.scored = use.masks or masks, use.scored or scored
-            use.leaves.append(leaf)
+            use.datasets.append(dataset)
     return list(uses.values())
 
 
 def _check_heads(config: Config) -> list[Finding]:
     """Heads and data sets agree, which ``name_classes`` sees to where it knows the classes."""
-    leaves = [leaf for loader in loaders(config).values() for leaf in leaf_datasets(loader['dataset'])]
-    named = (list((leaf.get('metainfo') or {}).get('classes') or ()) for leaf in leaves)
+    named = (list((dataset.get('metainfo') or {}).get('classes') or ()) for dataset in all_datasets(config))
     classes = next(filter(None, named), [])
     wrong = head_classes(config.model) - {len(classes)} if classes else set()
     return [
@@ -245,14 +253,14 @@ def _check_heads(config: Config) -> list[Finding]:
     ]
 
 
-def _check_use(leaf: dict, split: coco.Split, content: dict) -> list[Finding]:
+def _check_use(dataset: dict, split: coco.Split, content: dict) -> list[Finding]:
     """What filter and pipeline of one data set make of the images of its annotation file."""
-    found = pipeline.check_filter(leaf, split.annotations, content)
-    images = pipeline.large_enough(leaf, content)
+    findings = pipeline.check_filter(dataset, split.annotations, content)
+    images = pipeline.large_enough(dataset, content)
     names = [image['file_name'] for image in images]
     sizes = [(image['width'], image['height']) for image in images]
-    return found + pipeline.check_sizes(
-        split.images, names, sizes, pipeline.scales(leaf.get('pipeline') or ())
+    return findings + pipeline.check_sizes(
+        split.images, names, sizes, pipeline.scales(dataset.get('pipeline') or ())
     )
 
 
@@ -276,7 +284,7 @@ def _check_order(files: Sequence[Path], wanted: set[str]) -> list[Finding]:
 
 
 def _check_coco_folder(root: Path, files: dict[str, Path], decode: bool) -> list[Finding]:
-    found: list[Finding] = []
+    findings: list[Finding] = []
     wanted: tuple[str, ...] | None = None
     for split, path in files.items():
         content, problems = coco_json.load(path)
@@ -284,40 +292,40 @@ def _check_coco_folder(root: Path, files: dict[str, Path], decode: bool) -> list
             where = coco.find_split(root, split)
         except UserError as error:
             own = [problem for problem in problems if problem.severity == 'error']
-            found += own or [Finding('error', path, '', str(error).removeprefix(f'annotations {path}: '))]
+            findings += own or [Finding('error', path, '', str(error).removeprefix(f'annotations {path}: '))]
             continue
         # the classes of the first are what a config without names would take
-        found += coco_sets.check_split(where, wanted, decode, None, split == 'val')
+        findings += coco_sets.check_split(where, wanted, decode, None, split == 'val')
         wanted = wanted or coco.classes(content)
-    return found + _check_order(list(files.values()), set(wanted or ()))
+    return findings + _check_order(list(files.values()), set(wanted or ()))
 
 
 def _check_label_maps(chosen: dict[str, dict], decode: bool, skip_bad: bool) -> list[Finding]:
     uses: dict[Path, list[tuple[str, dict]]] = {}
     for name, loader in chosen.items():
-        for leaf in leaf_datasets(loader['dataset']):
-            prefix = leaf.get('data_prefix') or {}
-            root = Path(leaf.get('data_root') or '')
+        for dataset in inner_datasets(loader['dataset']):
+            prefix = dataset.get('data_prefix') or {}
+            root = Path(dataset.get('data_root') or '')
             labels = root / (prefix.get('seg_map_path') or '')
             if 'seg_map_path' in prefix:
-                uses.setdefault(labels, []).append((name, leaf))
-    found = []
+                uses.setdefault(labels, []).append((name, dataset))
+    findings = []
     for labels, named in uses.items():
-        leaf = named[0][1]
-        images = Path(leaf.get('data_root') or '') / ((leaf['data_prefix']).get('img_path') or '')
-        ours = any(str(step['type']) == 'swin_dense.LoadImage' for step in leaf.get('pipeline') or ())
-        resizes = [scale for _, leaf in named for scale in pipeline.scales(leaf.get('pipeline') or ())]
+        dataset = named[0][1]
+        images = Path(dataset.get('data_root') or '') / ((dataset['data_prefix']).get('img_path') or '')
+        ours = any(str(step['type']) == 'swin_dense.LoadImage' for step in dataset.get('pipeline') or ())
+        resizes = [scale for _, dataset in named for scale in pipeline.scales(dataset.get('pipeline') or ())]
         of_split = ade20k_sets.check_split(
             images=images,
             labels=labels,
-            img_suffix=leaf.get('img_suffix', '.jpg'),
-            seg_map_suffix=leaf.get('seg_map_suffix', '.png'),
-            classes=ade20k.classes_of(leaf),
-            reduce_zero_label=ade20k.ignores_zero(leaf),
+            img_suffix=dataset.get('img_suffix', '.jpg'),
+            seg_map_suffix=dataset.get('seg_map_suffix', '.png'),
+            classes=ade20k.classes_of(dataset),
+            reduce_zero_label=ade20k.ignores_zero(dataset),
             decode=decode,
             host_loads=not ours,
             resizes=list(dict.fromkeys(resizes)),
         )
         trained = {name for name, _ in named} == {'train'}
-        found += skippable(of_split) if skip_bad and trained else of_split
-    return found
+        findings += skippable(of_split) if skip_bad and trained else of_split
+    return findings

@@ -75,30 +75,32 @@ def findings(histogram: Histogram, folder: Path, complete: bool) -> list[Finding
     """
     if not histogram.maps:
         return []
-    found = [*_wrapped(histogram), *_beyond(histogram)]
+    findings = [*_wrapped(histogram), *_beyond(histogram)]
     if not histogram.beyond():
-        found += _zero_label(histogram, folder, complete)
+        findings += _zero_label(histogram, folder, complete)
     if len(histogram.blank) == histogram.maps:
-        found.append(
+        findings.append(
             Finding('error', folder, '', 'every pixel of every label map is ignored: nothing to learn')
         )
     elif histogram.blank:
         text = 'label maps in which every pixel is ignored'
-        found.append(Finding('note', folder, '', text, **some(path.name for path in histogram.blank)))
-    return [*found, *_classes(histogram, folder, complete)]
+        findings.append(Finding('note', folder, '', text, **some(path.name for path in histogram.blank)))
+    return [*findings, *_classes(histogram, folder, complete)]
 
 
 def _wrapped(histogram: Histogram) -> list[Finding]:
     """Values that uint8 changes; what becomes 255 is ignored, as 65535 and -1 are mostly meant to be."""
-    found = []
+    findings = []
     changes = sorted(histogram.wrapped.items(), key=lambda item: item[0][1] == IGNORED)
     for (value, label), paths in changes[:SHOWN_VALUES]:
         known = label in (*histogram.valid(), *histogram.ignored())
         effect = 'and is ignored' if label in histogram.ignored() else _meaning(histogram, label)
         severity: Severity = 'warning' if label == IGNORED else 'error'
         message = f'mmseg casts labels to uint8: {value:g} becomes {label}' + (f' {effect}' if known else '')
-        found.append(in_files(severity, f'label {value:g}', message, paths))
-    return found + _rest(changes[SHOWN_VALUES:], 'values that uint8 does not hold', lambda item: item[0][0])
+        findings.append(in_files(severity, f'label {value:g}', message, paths))
+    return findings + _rest(
+        changes[SHOWN_VALUES:], 'values that uint8 does not hold', lambda item: item[0][0]
+    )
 
 
 def _beyond(histogram: Histogram) -> list[Finding]:
@@ -150,11 +152,11 @@ def _classes(histogram: Histogram, folder: Path, complete: bool) -> list[Finding
         shares.append(f'{len(present) - SHOWN_CLASSES} more classes')
     ignored = sum(int(histogram.counts[label]) for label in histogram.ignored())
     shares.append(f'ignored {100 * ignored / max(histogram.counts.sum(), 1):.3g} %')
-    found = [Finding('note', folder, 'pixels', ', '.join(shares))]
+    findings = [Finding('note', folder, 'pixels', ', '.join(shares))]
     absent = [name for label, name in labels.items() if not histogram.counts[label]]
     if absent and complete:
-        found.append(Finding('note', folder, 'classes', 'without a pixel', **some(absent)))
-    return found
+        findings.append(Finding('note', folder, 'classes', 'without a pixel', **some(absent)))
+    return findings
 
 
 def _meaning(histogram: Histogram, label: int) -> str:

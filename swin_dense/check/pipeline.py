@@ -11,21 +11,21 @@ from swin_dense.console.findings import Finding, some_of_several
 RESIZES = ('Resize', 'RandomResize', 'RandomChoiceResize')  # that take a scale and may keep the ratio
 
 
-def check_filter(leaf: dict, path: Path, content: dict) -> list[Finding]:
+def check_filter(dataset: dict, path: Path, content: dict) -> list[Finding]:
     """Whether mmdet's filter leaves a training data set any image; mmengine fails on an empty one.
 
     Args:
-        leaf: config of a CocoDataset.
+        dataset: config of a CocoDataset.
         path, content: its annotation file.
     """
-    rule = leaf.get('filter_cfg') or {}
+    rule = dataset.get('filter_cfg') or {}
     images = content['images']
-    if leaf.get('test_mode') or not rule or not images:
+    if dataset.get('test_mode') or not rule or not images:
         return []
     least = rule.get('min_size', 0)
-    large = {image['id'] for image in large_enough(leaf, content)}
+    large = {image['id'] for image in large_enough(dataset, content)}
     if large and rule.get('filter_empty_gt'):
-        names = (leaf.get('metainfo') or {}).get('classes')
+        names = (dataset.get('metainfo') or {}).get('classes')
         learned = {c['id'] for c in content['categories'] if not names or c['name'] in names}
         large &= {a['image_id'] for a in content['annotations'] if a['category_id'] in learned}
         reason = f'filter_cfg.filter_empty_gt=True and min_size={least} drop'
@@ -39,10 +39,10 @@ def check_filter(leaf: dict, path: Path, content: dict) -> list[Finding]:
     return [Finding('error', path, 'images', what)]
 
 
-def large_enough(leaf: dict, content: dict) -> list[dict]:
+def large_enough(dataset: dict, content: dict) -> list[dict]:
     """The images of an annotation file that mmdet's filter keeps for their size."""
-    rule = leaf.get('filter_cfg') or {}
-    least = 0 if leaf.get('test_mode') else rule.get('min_size', 0)
+    rule = dataset.get('filter_cfg') or {}
+    least = 0 if dataset.get('test_mode') else rule.get('min_size', 0)
     return [image for image in content['images'] if min(image['width'], image['height']) >= least]
 
 

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, TRANSFORMS
 from rich.progress import track
 
-from swin_dense.data.fields import leaf_datasets
+from swin_dense.data.fields import inner_datasets
 from swin_dense.errors import UserError
 
 
@@ -70,9 +70,9 @@ def config_statistics(config: Config) -> list[str]:
 
 def _training_images(config: Config) -> Iterator[np.ndarray]:
     """Each image once, however often wrappers repeat it."""
-    for leaf in leaf_datasets(config.train_dataloader['dataset']):
-        load = TRANSFORMS.build(_loading_step(leaf))
-        data = DATASETS.build({**leaf, 'pipeline': [], 'filter_cfg': None})
+    for dataset in inner_datasets(config.train_dataloader['dataset']):
+        load = TRANSFORMS.build(_loading_step(dataset))
+        data = DATASETS.build({**dataset, 'pipeline': [], 'filter_cfg': None})
         for index in track(range(len(data)), 'reading the training images', transient=True):
             path = data.get_data_info(index)['img_path']
             try:
@@ -83,9 +83,9 @@ def _training_images(config: Config) -> Iterator[np.ndarray]:
                 raise UserError(f'image {path} cannot be loaded: {error}') from error
 
 
-def _loading_step(leaf: dict) -> dict:
-    for step in leaf.get('pipeline') or ():
+def _loading_step(dataset: dict) -> dict:
+    for step in dataset.get('pipeline') or ():
         if str(step['type']).split('.')[-1].startswith('Load') and 'Annotations' not in str(step['type']):
             return step
-    name = Path(str(leaf.get('data_root') or leaf.get('ann_file') or '')).name
+    name = Path(str(dataset.get('data_root') or dataset.get('ann_file') or '')).name
     raise UserError(f'train_dataloader: the pipeline of the data set {name!r} has no step that loads images')

@@ -1,4 +1,4 @@
-"""What a check found in a data set: a table for people, JSON for programs, one line that stops a run."""
+"""The findings of a check: a table for people, JSON for programs, one line that stops a run."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +18,7 @@ SHOWN = 5  # examples that are named; the count says how many there are
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of thing that was found, and where.
+    """One kind of problem or fact, and its place.
 
     Attributes:
         severity: an error stops a run: training would crash, or learn something else than the user thinks.
@@ -79,10 +79,10 @@ def skippable(findings: Sequence[Finding]) -> list[Finding]:
 
 def stop_on_errors(findings: Sequence[Finding]) -> None:
     """Raise the first error as a ``UserError`` that says how many more there are."""
-    found = errors(findings)
-    if found:
-        more = f' (and {len(found) - 1} more: see tools/check_data.py)' if len(found) > 1 else ''
-        raise UserError(found[0].line() + more)
+    grave = errors(findings)
+    if grave:
+        more = f' (and {len(grave) - 1} more: see tools/check_data.py)' if len(grave) > 1 else ''
+        raise UserError(grave[0].line() + more)
 
 
 def table(findings: Sequence[Finding]) -> Table:

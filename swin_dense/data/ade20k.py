@@ -10,8 +10,9 @@ from mmseg.registry import DATASETS
 from rich.progress import track
 
 from swin_dense.data.fields import (
+    all_datasets,
     check_options,
-    leaf_datasets,
+    inner_datasets,
     loaders,
     named_classes,
     refuse_code,
@@ -61,7 +62,7 @@ def point_at(config: Config, root: Path) -> None:
         config.data_root = str(folder.absolute())  # the config file's variable: nothing reads it but people
     for name, loader in loaders(config).items():
         images, labels = train if name == 'train' else val
-        for dataset in leaf_datasets(loader['dataset']):
+        for dataset in inner_datasets(loader['dataset']):
             dataset['data_root'] = str(folder.absolute())
             dataset['ann_file'] = ''
             dataset['data_prefix'] = dict(img_path=images, seg_map_path=labels)
@@ -94,7 +95,7 @@ def name_classes(
     """
     refuse_code(config)
     check_folders(config)
-    datasets = [inner for loader in loaders(config).values() for inner in leaf_datasets(loader['dataset'])]
+    datasets = all_datasets(config)
     stated = [option for option in options if option.partition('=')[0].endswith('reduce_zero_label')]
     if zero_label is not None and stated:
         raise UserError(f'--zero-label {zero_label} and --cfg-options {stated[0]}: give one of them')
@@ -158,7 +159,7 @@ def check_folders(config: Config) -> None:
         UserError: the first that does not.
     """
     for name, loader in loaders(config).items():
-        for dataset in leaf_datasets(loader['dataset']):
+        for dataset in inner_datasets(loader['dataset']):
             for key, part in (dataset.get('data_prefix') or {}).items():
                 folder = Path(dataset.get('data_root') or '') / (part or '')
                 if not folder.is_dir():
@@ -225,10 +226,10 @@ def _type_names(dataset: dict) -> tuple[str, ...]:
 
 
 def _type(dataset: dict) -> type[BaseSegDataset]:
-    found = DATASETS.get(dataset['type'])
-    if found is None:
+    cls = DATASETS.get(dataset['type'])
+    if cls is None:
         raise UserError(f'data set type {dataset["type"]!r} is not registered in mmseg')
-    return found
+    return cls
 
 
 def _reduces(dataset: dict) -> bool:

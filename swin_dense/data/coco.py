@@ -8,10 +8,11 @@ from pathlib import Path
 from mmengine.config import Config
 
 from swin_dense.data.fields import (
+    all_datasets,
     check_options,
     evaluators,
     head_classes,
-    leaf_datasets,
+    inner_datasets,
     loaders,
     named_classes,
     refuse_code,
@@ -55,11 +56,11 @@ def find_annotations(root: Path, split: str) -> Path:
         patterns.append('valid/_annotations.coco.json')  # Roboflow's name for it
     for pattern in patterns:
         # COCO names result files instances_SPLIT_ALGORITHM_results.json
-        found = sorted(path for path in root.glob(pattern) if not path.stem.endswith('_results'))
-        if len(found) > 1:
-            raise UserError(f'data folder {root}: several {split} annotations: {", ".join(map(str, found))}')
-        if found:
-            return found[0]
+        files = sorted(path for path in root.glob(pattern) if not path.stem.endswith('_results'))
+        if len(files) > 1:
+            raise UserError(f'data folder {root}: several {split} annotations: {", ".join(map(str, files))}')
+        if files:
+            return files[0]
     raise UserError(f'data folder {root}: no {split} annotations (looked for {", ".join(patterns)})')
 
 
@@ -113,10 +114,10 @@ def point_at(config: Config, root: Path) -> None:
     """
     for name, loader in loaders(config).items():
         split = find_split(root, 'train' if name == 'train' else 'val')
-        for leaf in leaf_datasets(loader['dataset']):
-            leaf['data_root'] = ''
-            leaf['ann_file'] = str(split.annotations.absolute())
-            leaf['data_prefix'] = dict(img=str(split.images.absolute()))
+        for dataset in inner_datasets(loader['dataset']):
+            dataset['data_root'] = ''
+            dataset['ann_file'] = str(split.annotations.absolute())
+            dataset['data_prefix'] = dict(img=str(split.images.absolute()))
     if 'data_root' in config:
         config.data_root = str(root.absolute())  # the config file's variable: nothing reads it but people
     for name in ('val_evaluator', 'test_evaluator'):
@@ -141,14 +142,13 @@ def name_classes(config: Config, options: Sequence[str] = ()) -> None:
         UnsafeFileError: an annotation file would run code if it were opened.
     """
     refuse_code(config)
-    leaves = [leaf for loader in loaders(config).values() for leaf in leaf_datasets(loader['dataset'])]
-    leaves = [leaf for leaf in leaves if str(leaf.get('type')).split('.')[-1] == 'CocoDataset']
-    if not leaves:
+    datasets = [x for x in all_datasets(config) if str(x.get('type')).split('.')[-1] == 'CocoDataset']
+    if not datasets:
         return
-    files = dict.fromkeys(Path(leaf.get('data_root') or '') / leaf['ann_file'] for leaf in leaves)
+    files = dict.fromkeys(Path(dataset.get('data_root') or '') / dataset['ann_file'] for dataset in datasets)
     contents = {path: classes(read(path)) for path in files}
     first = next(iter(files))
-    named = named_classes(leaves[0])
+    named = named_classes(datasets[0])
     wanted = tuple(named or contents[first])
     if not wanted:
         raise UserError(f'annotations {first}: the list "categories" is empty')
@@ -166,8 +166,8 @@ def name_classes(config: Config, options: Sequence[str] = ()) -> None:
         )
     # mmdet numbers labels in the order of the file, whatever that of the names
     wanted = tuple(name for name in contents[first] if name in wanted)
-    for leaf in leaves:
-        leaf['metainfo'] = {**(leaf.get('metainfo') or {}), 'classes': wanted}
-        if has_repeats(Path(leaf.get('data_root') or '') / leaf['ann_file']):
-            leaf['type'] = 'swin_dense.CocoDataset'
+    for dataset in datasets:
+        dataset['metainfo'] = {**(dataset.get('metainfo') or {}), 'classes': wanted}
+        if has_repeats(Path(dataset.get('data_root') or '') / dataset['ann_file']):
+            dataset['type'] = 'swin_dense.CocoDataset'
     set_classes(config.model, len(wanted))

@@ -34,9 +34,9 @@ def files(dataset: Any, index: int) -> dict[str, str]:  # noqa: ANN401
             mixture (Mosaic) the first image is meant.
         index: of the sample.
     """
-    leaf, place = _leaf(dataset, index)
+    inner, place = _innermost(dataset, index)
     try:
-        sample = leaf.get_data_info(place)
+        sample = inner.get_data_info(place)
     except (AttributeError, IndexError, KeyError, TypeError):
         return {}
     return _paths(sample)
@@ -174,7 +174,7 @@ def _damaged(paths: dict[str, str], index: int, line: str) -> UserError:
     return UserError(f'{named}, or another that is mixed with it: the pixels are damaged ({line})')
 
 
-def _leaf(dataset: Any, index: int) -> tuple[Any, int]:  # noqa: ANN401
+def _innermost(dataset: Any, index: int) -> tuple[Any, int]:  # noqa: ANN401
     """The data set inside all wrappers, and the place of a sample in it."""
     while True:
         own = vars(dataset) if hasattr(dataset, '__dict__') else {}
@@ -215,8 +215,8 @@ def _loading(frames: list[FrameType]) -> dict[str, str]:
 def _step(frames: list[FrameType]) -> str:
     """The name of the innermost pipeline step, empty if there is none."""
     steps = (type(frame.f_locals.get('self')) for frame in frames)
-    found = next((step for step in steps if inspect.isclass(step) and issubclass(step, BaseTransform)), None)
-    return found.__name__ if found else ''
+    reader = next((step for step in steps if inspect.isclass(step) and issubclass(step, BaseTransform)), None)
+    return reader.__name__ if reader else ''
 
 
 def _reason(key: str, path: Path) -> str:

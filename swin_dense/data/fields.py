@@ -14,17 +14,22 @@ FILES = ('ann_file', 'proposal_file', 'seg_ann_file', 'label_file')
 RUNS_CODE = ('.pkl', '.pickle', '.yaml', '.yml')  # PyYAML, as mmengine calls it, builds any object
 
 
-def leaf_datasets(dataset: dict) -> list[dict]:
+def inner_datasets(dataset: dict) -> list[dict]:
     """The data sets inside wrappers such as RepeatDataset and ConcatDataset."""
     if 'datasets' in dataset:
-        return [leaf for inner in dataset['datasets'] for leaf in leaf_datasets(inner)]
-    return leaf_datasets(dataset['dataset']) if 'dataset' in dataset else [dataset]
+        return [inner for part in dataset['datasets'] for inner in inner_datasets(part)]
+    return inner_datasets(dataset['dataset']) if 'dataset' in dataset else [dataset]
 
 
 def loaders(config: Config) -> dict[str, dict]:
     """The data loaders that the config has, by split: train, val, test."""
     names = {split: f'{split}_dataloader' for split in ('train', 'val', 'test')}
     return {split: config[name] for split, name in names.items() if config.get(name)}
+
+
+def all_datasets(config: Config) -> list[dict]:
+    """The data sets of all loaders, those of training first."""
+    return [inner for loader in loaders(config).values() for inner in inner_datasets(loader['dataset'])]
 
 
 def set_classes(model: Any, count: int) -> None:  # noqa: ANN401
@@ -52,9 +57,9 @@ def head_classes(model: Any) -> set[int]:  # noqa: ANN401
     return set()
 
 
-def named_classes(leaf: dict) -> tuple[str, ...] | None:
+def named_classes(dataset: dict) -> tuple[str, ...] | None:
     """The classes that a data set's config names, None for those of the annotation file."""
-    named = (leaf.get('metainfo') or {}).get('classes')
+    named = (dataset.get('metainfo') or {}).get('classes')
     if isinstance(named, str):  # a file of names, or ('cat') for ('cat',)
         return read_class_names(Path(named), 'metainfo.classes') if Path(named).is_file() else (named,)
     return tuple(named) if named else None
@@ -97,9 +102,9 @@ def refuse_code(config: Config) -> None:
         UnsafeFileError: the first that a loader or an evaluator names.
     """
     named = [
-        (f'{split}_dataloader.dataset', leaf)
+        (f'{split}_dataloader.dataset', dataset)
         for split, loader in loaders(config).items()
-        for leaf in leaf_datasets(loader['dataset'])
+        for dataset in inner_datasets(loader['dataset'])
     ]
     for name in ('val_evaluator', 'test_evaluator'):
         named += [(name, metric) for metric in evaluators(config, name)]

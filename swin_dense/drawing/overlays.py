@@ -34,7 +34,7 @@ LISTED = 30  # classes in a legend
 def picture(
     image: np.ndarray, result: Instances | LabelMap, legend: Sequence[int] | None = None
 ) -> np.ndarray:
-    """A picture of what was found in an image.
+    """A picture of the prediction for an image.
 
     Args:
         image: (H, W, 3) uint8 RGB; left as it is.

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from swin_dense.data.coco import named_classes, read
-from swin_dense.data.fields import evaluators, leaf_datasets
+from swin_dense.data.fields import evaluators, inner_datasets
 from swin_dense.errors import UserError
 from swin_dense.formats import coco_results
 
@@ -56,7 +56,7 @@ def rules(config: Config) -> Rules:
         raise UserError(f"config {config.filename}: test_evaluator.iou_thrs: only COCO's are scored here")
     metric = metrics[0].get('metric', 'bbox')
     kinds = [metric] if isinstance(metric, str) else metric
-    dataset = leaf_datasets(config.test_dataloader.dataset)[0]
+    dataset = inner_datasets(config.test_dataloader.dataset)[0]
     return Rules(
         tuple(kind for kind in kinds if kind in coco_results.FIELDS),
         tuple(metrics[0].get('proposal_nums', MMDET)),

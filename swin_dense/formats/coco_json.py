@@ -65,10 +65,10 @@ def read(path: Path) -> dict:
         UserError: it is missing, not JSON, or its lists, keys or ids are not those of COCO annotations.
     """
     content, findings = load(path)
-    found = errors(findings)
-    if found:
-        more = f' (and {len(found) - 1} more: see tools/check_data.py)' if len(found) > 1 else ''
-        raise UserError(f'annotations {found[0].line()}{more}')
+    problems = errors(findings)
+    if problems:
+        more = f' (and {len(problems) - 1} more: see tools/check_data.py)' if len(problems) > 1 else ''
+        raise UserError(f'annotations {problems[0].line()}{more}')
     return content
 
 
@@ -179,8 +179,8 @@ def _entries(path: Path, content: dict) -> Loaded:
             lacks += _lacking(path, name, content[name])
         else:
             odd += _no_ids(path, name, fields[name], kinds)
-    if found := lacks or odd:
-        return Loaded(content, tuple(found))
+    if problems := lacks or odd:
+        return Loaded(content, tuple(problems))
     annotations = Columns(*fields['annotations'].values())
     findings = _repeated(path, fields)
     repeats = () if findings else _ids(unused_repeats(content['categories'], set(annotations.category_ids)))
@@ -261,13 +261,13 @@ def _is_odd(value: object) -> bool:
 
 
 def _repeated(path: Path, fields: dict[str, dict[str, list]]) -> list[Finding]:
-    found = []
+    problems = []
     for name in REQUIRED:
         repeated = _more_than_once(fields[name]['id'])
         if repeated:
             what = 'ids that more than one entry has, so that one hides the other'
-            found.append(Finding('error', path, f'{name}.id', what, **some(repeated)))
-    return found
+            problems.append(Finding('error', path, f'{name}.id', what, **some(repeated)))
+    return problems
 
 
 def _more_than_once(values: Sequence) -> list:
@@ -277,35 +277,35 @@ def _more_than_once(values: Sequence) -> list:
 
 
 def _names(path: Path, content: dict) -> list[Finding]:
-    found = []
+    problems = []
     wrong = [entry['id'] for entry in content['images'] if not isinstance(entry['file_name'], str)]
     if wrong:
-        found.append(Finding('error', path, 'images.file_name', 'no text; image ids', **some(wrong)))
+        problems.append(Finding('error', path, 'images.file_name', 'no text; image ids', **some(wrong)))
     names = [category['name'] for category in content['categories']]
     wrong = [entry['id'] for entry in content['categories'] if not isinstance(entry['name'], str)]
     if wrong:
-        found.append(Finding('error', path, 'categories.name', 'no text; category ids', **some(wrong)))
-    if found:
-        return found
+        problems.append(Finding('error', path, 'categories.name', 'no text; category ids', **some(wrong)))
+    if problems:
+        return problems
     unwritable = [name for name in names if not _is_text(name)]
     if unwritable:
         what = 'half of a pair of surrogates, which no text can hold'
-        found.append(Finding('error', path, 'categories.name', what, **some(unwritable)))
+        problems.append(Finding('error', path, 'categories.name', what, **some(unwritable)))
     unwritable = [entry['id'] for entry in content['images'] if not _is_text(entry['file_name'])]
     if unwritable:
         what = 'half of a pair of surrogates, which no file name has; image ids'
-        found.append(Finding('error', path, 'images.file_name', what, **some(unwritable)))
+        problems.append(Finding('error', path, 'images.file_name', what, **some(unwritable)))
     repeated = _more_than_once(names)
     if repeated:
         what = 'names that more than one category has: labels would be counted twice'
-        found.append(Finding('error', path, 'categories.name', what, **some(repeated)))
+        problems.append(Finding('error', path, 'categories.name', what, **some(repeated)))
     outside = [entry for entry in content['images'] if _leaves_folder(entry['file_name'])]
     if outside:
         where = f'of image id {outside[0]["id"]}: '
         what = f'{where}not a path below the image folder (no address, nothing absolute, no ..)'
         shown = some(entry['file_name'] for entry in outside)
-        found.append(Finding('error', path, 'images.file_name', what, **shown))
-    return found
+        problems.append(Finding('error', path, 'images.file_name', what, **shown))
+    return problems
 
 
 def _is_text(name: str) -> bool:

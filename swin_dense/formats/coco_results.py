@@ -32,12 +32,12 @@ def files(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         return {'': path}
     named = {kind: path / f'predictions.{kind}.json' for kind in FIELDS}
-    found = {kind: file for kind, file in named.items() if file.is_file()}
-    if not found:
+    of_kinds = {kind: file for kind, file in named.items() if file.is_file()}
+    if not of_kinds:
         raise UserError(
             f'predictions {path}: the folder has neither {" nor ".join(map(str, named.values()))}'
         )
-    return found
+    return of_kinds
 
 
 def read(path: Path, truth: COCO, kinds: Iterable[str] = ('bbox',)) -> dict[str, list[dict]]:
@@ -54,7 +54,7 @@ def read(path: Path, truth: COCO, kinds: Iterable[str] = ('bbox',)) -> dict[str,
             categories; the message names the entry.
         NotFiniteError: a box or score is NaN or infinite; pycocotools would give it an AP of 1.
     """
-    found: dict[str, list[dict]] = {}
+    of_kinds: dict[str, list[dict]] = {}
     for kind, file in files(path).items():
         entries = _entries(file)
         of_file = [kind] if kind else [kind for kind, key in FIELDS.items() if entries and key in entries[0]]
@@ -62,8 +62,8 @@ def read(path: Path, truth: COCO, kinds: Iterable[str] = ('bbox',)) -> dict[str,
             raise UserError(f"predictions {file}: entry 0 has neither 'bbox' nor 'segmentation'")
         for present in of_file or kinds:
             _check(entries, present, file, truth)
-            found[present] = [_of_kind(entry, present) for entry in entries]
-    return found
+            of_kinds[present] = [_of_kind(entry, present) for entry in entries]
+    return of_kinds
 
 
 def load(truth: COCO, entries: list[dict]) -> COCO:

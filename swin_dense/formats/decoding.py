@@ -59,7 +59,7 @@ def find_damage(paths: Sequence[Path], decode: Callable[[Path], object], title: 
             threads, and again for the files of a batch in which something is wrong.
         title: of a progress bar; none if empty.
     """
-    found: list[Damage] = []
+    damages: list[Damage] = []
     with _captured() as (messages, terminal), ThreadPoolExecutor(_threads()) as threads:
         console = Console(file=terminal) if terminal else None
         with Progress(console=console, transient=True, disable=not (title and terminal)) as bar:
@@ -69,11 +69,11 @@ def find_damage(paths: Sequence[Path], decode: Callable[[Path], object], title: 
                 texts = list(threads.map(lambda path: _failure(path, decode), batch))
                 # whose it is, only one after the other can tell
                 if _lines(messages):
-                    found += [damage for path in batch if (damage := _ask(path, decode, messages))]
+                    damages += [damage for path in batch if (damage := _ask(path, decode, messages))]
                 else:
-                    found += [Damage(path, text) for path, text in zip(batch, texts, strict=True) if text]
+                    damages += [Damage(path, text) for path, text in zip(batch, texts, strict=True) if text]
                 bar.advance(task, len(batch))
-    return found
+    return damages
 
 
 def sample(pixels: Sequence[int]) -> list[int]:

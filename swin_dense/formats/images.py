@@ -103,14 +103,14 @@ def _probe(file: BinaryIO) -> Probe:
     if not size:
         raise BadImageError('the file is empty')
     if start.startswith(TIFF):
-        found, complete = _tiff(file, size)
+        header, complete = _tiff(file, size)
     else:
-        found, complete = _others(file, start, size)
-    if found.width * found.height > MAX_PIXELS:
-        raise BadImageError(f'{found.width} x {found.height} are more than {MAX_PIXELS} pixels')
+        header, complete = _others(file, start, size)
+    if header.width * header.height > MAX_PIXELS:
+        raise BadImageError(f'{header.width} x {header.height} are more than {MAX_PIXELS} pixels')
     if not complete:
         raise BadImageError('the file is cut off: its end is missing')
-    return found
+    return header
 
 
 def _others(file: BinaryIO, start: bytes, size: int) -> tuple[Probe, bool]:
@@ -131,10 +131,10 @@ def _others(file: BinaryIO, start: bytes, size: int) -> tuple[Probe, bool]:
         orientation = int(Image.Image.getexif(image).get(ORIENTATION, 1))
     except (*UNREADABLE, struct.error):
         orientation = 1
-    found = Probe(*image.size, mode, channels, bits, orientation if 1 <= orientation <= 8 else 1)
+    header = Probe(*image.size, mode, channels, bits, orientation if 1 <= orientation <= 8 else 1)
     if kind in ('JPEG', 'MPO'):
-        return found, _jpeg_ends(file, size)
-    return found, kind != 'PNG' or _png_ends(file, size)
+        return header, _jpeg_ends(file, size)
+    return header, kind != 'PNG' or _png_ends(file, size)
 
 
 def _tiff(file: BinaryIO, size: int) -> tuple[Probe, bool]:
@@ -151,12 +151,12 @@ def _tiff(file: BinaryIO, size: int) -> tuple[Probe, bool]:
         mode = Image.open(file, formats=('TIFF',)).mode
     except (UnidentifiedImageError, OSError):
         mode = ''
-    found = Probe(tags[WIDTH], tags[HEIGHT], mode, channels, max(bits), max(1, min(orientation, 8)))
+    header = Probe(tags[WIDTH], tags[HEIGHT], mode, channels, max(bits), max(1, min(orientation, 8)))
     end = 0
     for offsets, lengths in (STRIPS, TILES):
         pairs = zip(tags.get(offsets, ()), tags.get(lengths, ()), strict=False)
         end = max(end, *(offset + length for offset, length in pairs), 0)
-    return found, 0 < end <= size
+    return header, 0 < end <= size
 
 
 def _jpeg_ends(file: BinaryIO, size: int) -> bool:

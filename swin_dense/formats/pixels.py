@@ -47,10 +47,10 @@ def read_stored(path: Path, channels: int | None = None) -> np.ndarray:
         UserError: the file is missing or broken.
     """
     try:
-        found = probe(path)
+        header = probe(path)
         with path.open('rb') as file:
             is_tiff = file.read(4) in TIFF
-        return _read_tiff(path, found, channels) if is_tiff else _read_photo(path, found, channels)
+        return _read_tiff(path, header, channels) if is_tiff else _read_photo(path, header, channels)
     except BadImageError as error:
         raise UserError(f'image {path}: {error}') from error
 
@@ -80,12 +80,12 @@ def as_float(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image, np.float32) / np.float32(scale)
 
 
-def _read_photo(path: Path, found: Probe, channels: int | None) -> np.ndarray:
+def _read_photo(path: Path, header: Probe, channels: int | None) -> np.ndarray:
     """What is no TIFF: gray where one channel is wanted, with alpha where four are, else colours."""
     flag = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    if channels == 1 and found.mode in GRAY:
+    if channels == 1 and header.mode in GRAY:
         flag = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
-    elif channels == found.channels == 4 and found.mode == 'RGBA':
+    elif channels == header.channels == 4 and header.mode == 'RGBA':
         flag = cv2.IMREAD_UNCHANGED
     try:
         image = cv2.imdecode(np.fromfile(path, np.uint8), flag)
@@ -96,14 +96,14 @@ def _read_photo(path: Path, found: Probe, channels: int | None) -> np.ndarray:
     return image[..., None] if image.ndim == 2 else image[..., [2, 1, 0, 3][: image.shape[2]]]
 
 
-def _read_tiff(path: Path, found: Probe, channels: int | None) -> np.ndarray:
+def _read_tiff(path: Path, header: Probe, channels: int | None) -> np.ndarray:
     """The first image of a TIFF."""
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
-            if page.photometric not in AS_STORED or found.bits == 1:
+            if page.photometric not in AS_STORED or header.bits == 1:
                 return _read_tiff_picture(path)
-            image = _upright(_pixels(file, path), found.orientation)
+            image = _upright(_pixels(file, path), header.orientation)
     except (*UNREADABLE, tifffile.TiffFileError) as error:
         mend = ': pip install imagecodecs' if 'imagecodecs' in str(error) else ''
         raise BadImageError(f'the pixels cannot be decoded: {error}{mend}') from error

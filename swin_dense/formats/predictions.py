@@ -11,7 +11,7 @@ from swin_dense.formats.label_maps import IGNORED
 
 @dataclass(frozen=True)
 class Instances:
-    """The objects found in one image, in its pixels.
+    """The objects predicted for one image, in its pixels.
 
     Attributes:
         boxes: (N, 4) float32: x1, y1, x2, y2.

@@ -15,7 +15,7 @@ from swin_dense.checkpoints import files
 from swin_dense.checkpoints.load import load as fill
 from swin_dense.checkpoints.report import Report
 from swin_dense.console import terminal
-from swin_dense.data.fields import head_classes, leaf_datasets, set_classes
+from swin_dense.data.fields import head_classes, inner_datasets, set_classes
 from swin_dense.engine import config as configs
 from swin_dense.errors import UserError
 from swin_dense.tasks import Task
@@ -130,7 +130,7 @@ def _test_set(config: Mapping) -> Mapping:
     """The data set of a config's test or validation loader; empty if there is none."""
     for name in ('test_dataloader', 'val_dataloader'):
         with suppress(AttributeError, IndexError, KeyError, TypeError):  # a checkpoint may hold any shape
-            test_set = leaf_datasets(config[name]['dataset'])[0]
+            test_set = inner_datasets(config[name]['dataset'])[0]
             if isinstance(test_set, dict) and test_set:
                 return test_set
     return {}

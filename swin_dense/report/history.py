@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from swin_dense import __version__, tasks
-from swin_dense.data.fields import leaf_datasets, loaders
+from swin_dense.data.fields import inner_datasets, loaders
 
 Curves = dict[str, list[tuple[float, float]]]
 NO_METRICS = ('time', 'data_time', 'step', 'epoch', 'iter', 'lr', 'base_lr')
@@ -94,7 +94,7 @@ def _data(config: Config, split: str) -> str:
     loader = loaders(config).get(split)
     if not loader:
         return ''
-    dataset = leaf_datasets(loader['dataset'])[0]
+    dataset = inner_datasets(loader['dataset'])[0]
     prefix = dataset.get('data_prefix') or {}
     parts = dataset.get('ann_file') or prefix.get('img_path') or prefix.get('img') or ''
     return str(Path(dataset.get('data_root') or '') / parts)

@@ -118,11 +118,11 @@ def parts(model: Any, height: int, width: int) -> list[Part]:  # noqa: ANN401  a
             f'model.type={type(model).__name__}: FLOPs are counted for Faster, Mask and Cascade R-CNN, for '
             "mmdet's single-stage detectors and for mmseg's EncoderDecoder"
         )
-    found: list[Part] = []
+    listed: list[Part] = []
 
     def add(name: str, module: nn.Module, *inputs: object) -> object:
         outputs, flops = run(module, *inputs)
-        found.append(Part(name, parameters(module), flops.get('Global', 0)))
+        listed.append(Part(name, parameters(module), flops.get('Global', 0)))
         return outputs
 
     maps = add('backbone', model.backbone, _image(height, width))
@@ -131,7 +131,7 @@ def parts(model: Any, height: int, width: int) -> list[Part]:  # noqa: ANN401  a
     for name in ('rpn_head', 'bbox_head', 'decode_head'):
         for path, head in _listed(model, name):
             add(path, head, maps)
-    found += [Part(path, parameters(head), None) for path, head in _listed(model, 'auxiliary_head')]
+    listed += [Part(path, parameters(head), None) for path, head in _listed(model, 'auxiliary_head')]
     if two_stage:
         for kind, most in zip(('bbox', 'mask'), limits(model), strict=True):
             extractors = _listed(model.roi_head, f'{kind}_roi_extractor')
@@ -139,7 +139,7 @@ def parts(model: Any, height: int, width: int) -> list[Part]:  # noqa: ANN401  a
             for (name, head), (_, extractor) in zip(heads, extractors, strict=True):
                 side = extractor.roi_layers[0].output_size
                 add(f'roi_head.{name}', head, _meta(most, extractor.out_channels, *side))
-    return found
+    return listed
 
 
 def limits(model: Any) -> tuple[int, int]:  # noqa: ANN401  a host's detector
@@ -147,9 +147,9 @@ def limits(model: Any) -> tuple[int, int]:  # noqa: ANN401  a host's detector
     return model.test_cfg.rpn.max_per_img, model.test_cfg.rcnn.max_per_img
 
 
-def total(model: nn.Module, found: list[Part]) -> Part:
+def total(model: nn.Module, listed: list[Part]) -> Part:
     """The whole model of these parts; what only training runs has parameters and no FLOPs."""
-    return Part('total', parameters(model), sum(part.flops or 0 for part in found))
+    return Part('total', parameters(model), sum(part.flops or 0 for part in listed))
 
 
 def show(config: Config, size: tuple[int, int] | None = None) -> None:
@@ -163,12 +163,12 @@ def show(config: Config, size: tuple[int, int] | None = None) -> None:
     if min(height, width) < SMALLEST:
         raise UserError(f'--size {height} {width}: height and width must be {SMALLEST} or more')
     model = build(config)
-    found = parts(model, height, width)  # before anything is printed: it may refuse
+    listed = parts(model, height, width)  # before anything is printed: it may refuse
     origin = '--size' if size else "the papers' size; --size H W for another"
     say(f'image: {height} x {width} ({origin})')
     if isinstance(model.backbone, SwinTransformer):
-        console.print(_stage_table(stages(model.backbone, height, width), found[0]))
-    console.print(_part_table([*found, total(model, found)]))
+        console.print(_stage_table(stages(model.backbone, height, width), listed[0]))
+    console.print(_part_table([*listed, total(model, listed)]))
     say('FLOPs: multiply-adds, each counted once; convolutions, linear layers and attention')
     if hasattr(model, 'roi_head'):
         boxes, masks = limits(model)

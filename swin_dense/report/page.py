@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from swin_dense import tasks, trust
-from swin_dense.data.fields import leaf_datasets
+from swin_dense.data.fields import inner_datasets
 from swin_dense.data.zero_label import ZeroLabel
 from swin_dense.drawing.colours import colours
 from swin_dense.engine import foreign_config
@@ -86,7 +86,7 @@ def of_run(work_dir: Path, data: Path | None = None) -> Page:
     what, scope = f'config {file}', values['default_scope']
     try:
         config = Config(_read_parts(values), filename=str(file))
-        for dataset in leaf_datasets(config.test_dataloader.dataset):
+        for dataset in inner_datasets(config.test_dataloader.dataset):
             dataset['pipeline'] = []  # no image is loaded by it
         trust.check_config(dict(config), what, scope, set(BUILT))
         places = [work_dir, *([data] if data else []), *_places(config)]
@@ -112,7 +112,7 @@ def _read_parts(values: Mapping) -> dict:
 def _places(config: Config) -> list[Path]:
     """Folders with the ground truth and the images of a config's test loader."""
     places = []
-    for dataset in leaf_datasets(config.test_dataloader.dataset):
+    for dataset in inner_datasets(config.test_dataloader.dataset):
         root = Path(dataset.get('data_root') or '')
         named = [dataset.get('ann_file') or '', *(dataset.get('data_prefix') or {}).values()]
         places += [root / name for name in named if isinstance(name, str) and name]

@@ -14,7 +14,7 @@ from torch import nn
 from swin_dense.check import data_sets
 from swin_dense.console.findings import Finding
 from swin_dense.data import coco
-from swin_dense.data.fields import leaf_datasets
+from swin_dense.data.fields import inner_datasets
 from swin_dense.drawing.pictures import SCORE, Drawing, Pair
 from swin_dense.errors import UserError
 from swin_dense.evaluate import coco as precision
@@ -108,7 +108,7 @@ class Detection(Task[Truth, Instances]):
 
     def ground_truth(self, config: Config, root: Path | None = None) -> Truth:
         rules = precision.rules(config)
-        dataset = leaf_datasets(config.test_dataloader.dataset)[0]
+        dataset = inner_datasets(config.test_dataloader.dataset)[0]
         folder = Path(dataset.get('data_root') or '')
         annotations = folder / dataset['ann_file'] if root is None else coco.find_annotations(root, 'val')
         truth = precision.load_truth(annotations)

@@ -14,7 +14,7 @@ from torch import nn
 from swin_dense.check import data_sets
 from swin_dense.console.findings import Finding
 from swin_dense.data import ade20k
-from swin_dense.data.fields import leaf_datasets
+from swin_dense.data.fields import inner_datasets
 from swin_dense.drawing.pictures import Drawing, Pair
 from swin_dense.evaluate import ade20k as pixels
 from swin_dense.evaluate import offline
@@ -94,7 +94,7 @@ class Segmentation(Task[Truth, LabelMap]):
     def ground_truth(self, config: Config, root: Path | None = None) -> Truth:
         if root is not None:
             ade20k.point_at(config, root)
-        return _truth_of(leaf_datasets(config.test_dataloader.dataset))
+        return _truth_of(inner_datasets(config.test_dataloader.dataset))
 
     def truth_of_folder(self, given: DataOptions) -> Truth:
         _, validation = ade20k.of_folder(given.root or Path(), given.classes, given.zero_label)

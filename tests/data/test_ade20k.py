@@ -66,7 +66,7 @@ def recipe() -> Config:
 
 def leaves(config: Config) -> list[dict]:
     return [
-        leaf for part in fields.loaders(config).values() for leaf in fields.leaf_datasets(part['dataset'])
+        leaf for part in fields.loaders(config).values() for leaf in fields.inner_datasets(part['dataset'])
     ]
 
 

@@ -222,7 +222,7 @@ def test_point_at_replaces_every_path(tmp_path: Path):
     config.pop('leaf'), config.pop('balanced')  # the file's own variables
     assert 'old/root' not in str(config.to_dict())
     assert 'data/coco' not in str(config.to_dict())
-    leaves = fields.leaf_datasets(config.train_dataloader.dataset)
+    leaves = fields.inner_datasets(config.train_dataloader.dataset)
     assert len(leaves) == 2
     for leaf in leaves:
         assert (leaf.data_root, leaf.ann_file) == ('', str(root / 'annotations/instances_train2017.json'))

@@ -50,7 +50,7 @@ def test_the_labels_of_real_maps(shared: Callable[[str], Path], name: str, label
 def reduces(config: Config) -> set[bool]:
     """What mmseg's own data sets make of a config."""
     datasets = [
-        d for loader in fields.loaders(config).values() for d in fields.leaf_datasets(loader['dataset'])
+        d for loader in fields.loaders(config).values() for d in fields.inner_datasets(loader['dataset'])
     ]
     return {DATASETS.build({**dataset, 'pipeline': []}).reduce_zero_label for dataset in datasets}
 

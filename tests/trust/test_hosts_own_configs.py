@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from swin_dense import trust
-from swin_dense.data.fields import leaf_datasets
+from swin_dense.data.fields import inner_datasets
 from swin_dense.errors import UnsafeFileError, UserError
 from swin_dense.predict import Predictor, model
 from tests import recipes
@@ -124,7 +124,7 @@ def small(name: str) -> Config:
     """A host's config as a host's training saves it, with a pipeline for small images."""
     config = recipes.hosts(name)
     config = Config(copy.deepcopy(config.to_dict()))
-    for step in leaf_datasets(config.test_dataloader.dataset)[0].pipeline:
+    for step in inner_datasets(config.test_dataloader.dataset)[0].pipeline:
         if 'scale' in step:
             step['scale'] = (128, 128)
         if 'size' in step:
