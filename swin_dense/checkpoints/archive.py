@@ -1,4 +1,4 @@
-"""What must be true of the zip archive that ``torch.save`` writes, before anything is read of it."""
+"""Checks of the zip archive that ``torch.save`` writes, before anything is read from it."""
 
 import zipfile
 import zlib

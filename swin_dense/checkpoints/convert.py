@@ -234,7 +234,7 @@ def _in_layout(
 
 
 def _lacking(target: str, swin: Swin) -> str | None:
-    """What the library does not have of such a Swin."""
+    """The first part of such a Swin that the library does not support; None if it supports all."""
     if swin.version == 2 and target in ('mmdet', 'mmseg'):
         return 'Swin v2'
     if _ending(swin.weights, '.norm3.weight') and target not in ('swin_dense', 'mmpretrain'):

@@ -78,7 +78,7 @@ def _download(address: str) -> Path:
 
 
 def read(path: Path, mapped: bool = False) -> dict:
-    """What a file of ``torch.save`` or safetensors holds, on the CPU. Nothing in it is ever run.
+    """The content of a file of ``torch.save`` or safetensors, on the CPU. Nothing in it is ever run.
 
     Args:
         path: the file; ``.safetensors`` is told by its name.
@@ -171,7 +171,7 @@ def _tensors(node: object, name: str = '') -> Iterator[tuple[str, Tensor]]:
 
 
 def _kind(tensor: Tensor) -> str | None:
-    """What is special about a tensor; None if it is plain numbers."""
+    """The kind of a tensor that is no plain array of numbers; None for one that is."""
     if tensor.is_meta:
         return 'meta (without values)'
     if tensor.layout != torch.strided:

@@ -1,4 +1,4 @@
-"""What a checkpoint gave to a model, for people and for programs."""
+"""The report of loading a checkpoint into a model, for people and for programs."""
 
 from dataclasses import asdict, dataclass, field
 

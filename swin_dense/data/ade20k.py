@@ -137,7 +137,7 @@ def _find_classes(
 
 
 def _of_labels(dataset: dict, names: Sequence[str]) -> ZeroLabel | None:
-    """What the label maps of a data set say of label 0; None if they leave it open."""
+    """The meaning of label 0 by the label maps of a data set; None if they leave it open."""
     folder = Path(dataset.get('data_root') or '') / (dataset.get('data_prefix') or {}).get('seg_map_path', '')
     return of_labels(labels_of(folder, dataset.get('seg_map_suffix', '.png')), names)
 

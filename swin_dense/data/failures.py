@@ -1,4 +1,4 @@
-"""What went wrong while a sample was made, told in one line, and what stands in for a bad one.
+"""A failure to load a sample is told in one line; another sample takes the place of a bad one.
 
 A sample is made by a pipeline of the hosts, in a worker or in the main process. Its errors seldom say which
 file they are about. So the file is looked up in the data set, opened once more, and named.
@@ -149,7 +149,7 @@ class LeftOut:
             file.write(f'{line}\n'.encode())
 
     def lines(self) -> list[str]:
-        """What is wrong with each bad image, in the order in which they were met first."""
+        """The problem of each bad image, in the order in which the run met them."""
         try:
             text = self.path.read_text(encoding='utf-8')
         except FileNotFoundError:
@@ -166,7 +166,7 @@ class LeftOut:
 
 
 def _damaged(paths: dict[str, str], index: int, line: str) -> UserError:
-    """What a library said of a sample that could be loaded."""
+    """The message of a library about a sample that it could load."""
     for key, path in paths.items():
         if reason := _reason(key, Path(path)):
             return UserError(f'{KINDS[key]} {path}: {reason}')
@@ -220,7 +220,7 @@ def _step(frames: list[FrameType]) -> str:
 
 
 def _reason(key: str, path: Path) -> str:
-    """What is wrong with one file, empty if nothing is."""
+    """The problem of one file; empty if there is none."""
     if key == 'seg_map_path':
         try:
             label_maps.read_labels(path)

@@ -66,7 +66,7 @@ def named_classes(dataset: dict) -> tuple[str, ...] | None:
 
 
 def check_options(config: Config, options: Sequence[str], count: int, source: str) -> None:
-    """What the command line says of the number of classes must be what the data have.
+    """Check that the command line states the number of classes that the data have.
 
     Called before ``set_classes``, which would replace it.
 

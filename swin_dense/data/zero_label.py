@@ -16,7 +16,7 @@ FILES = 30  # label maps that are read, evenly spread: an answer needs the label
 
 
 def of_labels(labels: Collection[int], classes: Sequence[str]) -> ZeroLabel | None:
-    """What the labels of a data set say of label 0; None if they fit both readings, or neither.
+    """The meaning of label 0 by the labels of a data set; None if they fit both meanings, or neither.
 
     N classes have the labels 0 to N - 1, or 1 to N where 0 is ignored. So a label N answers the question. If
     it never occurs and all the others do, 0 is a class for certain where its name is that of a background,

@@ -32,7 +32,7 @@ NAMED = 30  # objects of an image: names on more would cover it
 
 @dataclass
 class Drawing:
-    """What is drawn on an image: instances, a label map, or nothing but a caption above it.
+    """A drawing on an image: instances, a label map, or only a caption above it.
 
     Attributes:
         labels: (N,) class of each instance.

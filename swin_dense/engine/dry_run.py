@@ -1,4 +1,4 @@
-"""What a run will take, from its first iterations: time, memory, and one batch as the model sees it."""
+"""Time and memory of a run, estimated from its first iterations, and one batch as the model sees it."""
 
 import bisect
 import itertools
@@ -31,14 +31,14 @@ from swin_dense.engine.runner import Runner
 WARM_UP = 3  # iterations that are not counted: allocations, caches, what the loaders have fetched before
 SECONDS = 25.0  # of iterations that are counted, and half as many of evaluation
 LEAST, MOST = 4, 60  # iterations that are counted
-EARLY = 500  # iterations of training before which a detector finds as many boxes as it may
-FOUND = 5  # boxes that it finds later, for each object that is there
+EARLY = 500  # iterations: before them a detector predicts as many boxes as it is allowed to
+LATER = 5  # boxes that it predicts later, for each object in the images
 Loop: TypeAlias = EpochBasedTrainLoop | IterBasedTrainLoop
 
 
 @dataclass
 class Measured:
-    """What a dry run measured and how often the run does it; seconds and bytes."""
+    """The measurements of a dry run, and how often the run does each; seconds and bytes."""
 
     iterations: int = 0
     early_evaluations: int = 0
@@ -188,14 +188,14 @@ def evaluation_seconds(runner: Runner) -> tuple[float, list[BaseDataElement]]:
 
 
 def limit_detections(model: nn.Module, samples: Sequence[BaseDataElement]) -> bool:
-    """Let a detector find ``FOUND`` boxes an object at most; returns whether that is less than it may.
+    """Let a detector predict ``LATER`` boxes for each object at most; returns whether that is a limit to it.
 
     Masks and scores of hundreds of boxes take longer than in most evaluations of a run.
     """
     objects = [len(sample.gt_instances) for sample in samples if 'gt_instances' in sample]
     each = [sum(objects) / len(objects) if objects else 0.0]
     broadcast_object_list(each)  # processes see other images, and must go on alike
-    likely = max(10, round(FOUND * each[0]))
+    likely = max(10, round(LATER * each[0]))
     limited = False
     for name in ('roi_head', 'bbox_head'):
         limits = getattr(getattr(getattr(model, 'module', model), name, None), 'test_cfg', None)

@@ -145,7 +145,7 @@ class FiniteHook(Hook):
             self.failure = self._cause(total, norm)
 
     def _cause(self, total: Tensor, norm: Tensor | float | None) -> '_Failure':
-        """What of this process's losses and gradients is not finite: nothing, if it is another process's."""
+        """The losses and gradients of this process that are not finite; it may have none."""
         values = {name: float(value) for name, value in self.losses.items()}
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
         norm = math.nan if norm is None else float(norm)
@@ -225,7 +225,7 @@ class FiniteHook(Hook):
 
 @dataclass
 class _Failure:
-    """What was not finite in one process.
+    """The numbers of one process that were not finite.
 
     Attributes:
         losses: those that are not finite.

@@ -130,7 +130,7 @@ def _rate(runner: Runner) -> str:
 
 
 def unscaled_rate(runner: Runner) -> str | None:
-    """What a person should know who trains with another batch than the recipe's, and its rate; or None."""
+    """A warning if the batch differs from the recipe's and the learning rate does not; None otherwise."""
     ratio = _ratio(runner)
     if ratio in (None, 1) or runner.auto_scale_lr.get('enable'):
         return None

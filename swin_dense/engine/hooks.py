@@ -1,4 +1,4 @@
-"""What a run shows and leaves behind: header, progress, metrics, pictures."""
+"""The hooks that show a run and save its results: header, progress, metrics, pictures."""
 
 import time
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ SMOOTHED = 20  # iterations over which shown losses and times are averaged
 
 
 class HeaderHook(Hook):
-    """What is trained or tested, on what and how, before the first iteration."""
+    """The header before the first iteration: model, data and settings."""
 
     def before_train(self, runner: Runner) -> None:
         terminal.show_header(header.training_header(runner))

@@ -134,7 +134,7 @@ def _is_held(path: Path) -> bool | None:
 
 
 def _noted(work_dir: Path) -> Holder | None:
-    """What ``.lock.json`` says; the folder may be a stranger's, so it is only data, shown with care."""
+    """The content of ``.lock.json``. The folder may be a stranger's, so it is only data."""
     try:
         if not (work_dir / INFO).is_file():  # a pipe would be waited for
             return None

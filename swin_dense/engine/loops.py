@@ -46,7 +46,7 @@ class InterruptedEvaluationHook(Hook):
 
 
 class _Resumable(BaseLoop):
-    """What the two loops share."""
+    """The common part of the two loops."""
 
     def run_iter(self, *batch: object) -> None:
         """One iteration; the first one of a resumed run begins with the random states that were saved."""

@@ -1,4 +1,4 @@
-"""What to lower when memory is used up: one line instead of a traceback."""
+"""Advice when memory is used up: one line instead of a traceback."""
 
 import errno
 import re
@@ -53,7 +53,7 @@ def memory_failure(error: BaseException, config: Config) -> FailedRunError | Non
 
 
 def _lower(config: Config, device: bool) -> str:
-    """What to lower, the most useful first, each as an option of the command line."""
+    """The settings to lower, the most useful first, each as an option of the command line."""
     advice = []
     batch = (config.get('train_dataloader') or {}).get('batch_size')
     if isinstance(batch, int) and batch > 1:

@@ -38,7 +38,7 @@ MASKS = ('BitmapMasks', 'PolygonMasks')
 
 @dataclass
 class Repeated:
-    """What the batch gives.
+    """The outputs for the batch.
 
     Attributes:
         losses: mean of each loss that the model returns, and their sum as ``loss``.
@@ -159,7 +159,7 @@ def batch_to_plain(value: Any) -> Any:  # noqa: ANN401
 
 
 def plain_to_batch(value: Any) -> Any:  # noqa: ANN401
-    """What ``batch_to_plain`` was given.
+    """The batch from its plain form: the inverse of ``batch_to_plain``.
 
     Raises:
         ValueError: it names a class that no batch holds.

@@ -24,7 +24,7 @@ FRESH = Start()
 
 @dataclass(frozen=True)
 class Command:
-    """What a command line says of a run.
+    """The options of a command line about a run.
 
     Attributes:
         config: config file, or the work directory of a run.

@@ -1,4 +1,4 @@
-"""What the system knows of other processes: whether they live, what they do, who their children are."""
+"""Other processes, as the system knows them: whether they live, their state, their children."""
 
 import os
 import signal

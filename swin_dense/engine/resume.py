@@ -46,7 +46,7 @@ class Choice:
 
 
 def look(path: Path) -> Saved:
-    """What a checkpoint file is; a file that is damaged, or no run's, has a ``problem``."""
+    """Look at a checkpoint file. A damaged file, or one without a run, has a ``problem``."""
     try:
         if path.is_symlink() or not path.is_file():
             raise UserError(f'checkpoint {path} is no regular file')

@@ -1,4 +1,4 @@
-"""What ``tools/doctor.py --run`` tells of a work directory: its checkpoints, and what going on takes."""
+"""The report of ``tools/doctor.py --run``: the checkpoints of a work directory, and how to resume."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def checkpoint_table(checkpoints: list[resume.Saved], chosen: resume.Saved | Non
 
 
 def needs(work_dir: Path, chosen: resume.Saved | None) -> dict[str, str]:
-    """What going on takes, and what stands in its way."""
+    """The needs of a resumed run, and the obstacles."""
     holder = lock.holder(work_dir)
     rows = {'held by': str(holder) if holder else 'nobody'}
     pointer = resume.pointed_at(work_dir)

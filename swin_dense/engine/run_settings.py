@@ -1,4 +1,4 @@
-"""What must stay the same for a resumed run to be the run that was not interrupted."""
+"""The settings that must stay the same, so that a resumed run equals an uninterrupted one."""
 
 import json
 import zlib

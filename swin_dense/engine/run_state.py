@@ -1,4 +1,4 @@
-"""What a run is besides weights, optimizer and schedule. A checkpoint needs it to continue bit for bit."""
+"""The state of a run besides weights, optimizer and schedule: a resumed run continues bit for bit."""
 
 import random
 from typing import Any
@@ -46,7 +46,7 @@ def set_random_states(state: dict[str, Any]) -> None:
 
 
 def gradients(model: nn.Module, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
-    """What gradient accumulation has summed up since the last step; nothing right after one."""
+    """The gradients accumulated since the last step; none right after a step."""
     if not isinstance(optim_wrapper, OptimWrapper) or optim_wrapper.should_update():
         return {}
     return {
@@ -81,7 +81,7 @@ def of_this_process(states: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def hook_states(hooks: list[Hook]) -> dict[str, Any]:
-    """What mmengine's EarlyStoppingHook counts, which it does not save itself."""
+    """The counters of mmengine's EarlyStoppingHook, which does not save them itself."""
     for hook in hooks:
         if isinstance(hook, EarlyStoppingHook):
             return dict(wait_count=hook.wait_count, best_score=hook.best_score)

@@ -209,7 +209,7 @@ class Runner(MMEngineRunner):
             self.evaluated_at = self.iter
 
     def _check_resumed(self, content: dict, filename: str) -> None:
-        """What a checkpoint says of its run, before anything of it is taken over."""
+        """The state of a run in a checkpoint, read before anything of it is used."""
         if 'config' in (content.get('meta') or {}):
             raise UnsafeFileError(
                 f'checkpoint {filename} is refused: its meta.config is Python text, which resuming would run'

@@ -62,7 +62,7 @@ class TimeBudget:
         self._last = now
 
     def rested(self) -> None:
-        """What went on since the last iteration, an evaluation or a save, is no part of the next one."""
+        """Leave the time since the last iteration, of an evaluation or a save, out of the next one."""
         self._last = time.monotonic()
 
     def saved(self, seconds: float) -> None:
@@ -113,7 +113,7 @@ class StopRequest:
         self._deferring = True
 
     def requested(self) -> int | None:
-        """What this process was asked: None to go on, OUT_OF_TIME, or the first signal's number.
+        """The request to this process: None to go on, OUT_OF_TIME, or the number of the first signal.
 
         For places that the processes do not reach together, as the batches of an evaluation. One that
         leaves them early still has to meet the others in ``agreed``.

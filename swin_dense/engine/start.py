@@ -15,7 +15,7 @@ Listing = dict[Path, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Start:
-    """What the command line says of the beginning.
+    """The options of the command line about the beginning of a run.
 
     Attributes:
         checkpoint: a file of any Swin or of a whole model, in place of the config's pretrained weights.
@@ -42,7 +42,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a training run begins with.
+    """The checkpoint that a training run begins with.
 
     Attributes:
         weights: a file whose weights it starts from; None for the config's own.

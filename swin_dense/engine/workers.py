@@ -38,7 +38,7 @@ FAILED = re.compile(
 
 
 class Loading:
-    """What each worker of a loader is loading now, in memory that the workers and the trainer share.
+    """The sample that each worker of a loader is loading, in memory that the workers and the trainer share.
 
     Args:
         workers: of the loader.
@@ -160,7 +160,7 @@ class WorkerWatch:
         return None
 
     def loading(self) -> list[str]:
-        """What each worker that lives is loading."""
+        """A line for each living worker: the sample that it is loading."""
         return [
             f'worker {worker} (process {pid}) loads {text}'
             for loading, _ in self._loaders

@@ -29,7 +29,7 @@ SIZES = {'s': 'small', 'm': 'medium', 'l': 'large'}
 
 @dataclass(frozen=True)
 class Rules:
-    """What a config's evaluator asks for.
+    """The scoring rules of a config's evaluator.
 
     Attributes:
         kinds: ``bbox`` and / or ``segm``; used where a result file does not tell.
@@ -44,7 +44,7 @@ class Rules:
 
 
 def rules(config: Config) -> Rules:
-    """Those of a config's test evaluator and test loader.
+    """The rules of a config's test evaluator and test loader.
 
     Raises:
         UserError: the evaluator is not COCO's, or has IoU thresholds of its own.
@@ -262,7 +262,7 @@ def _area(annotation: dict, image: dict) -> float:
 
 
 def _check(content: dict, path: Path) -> None:
-    """What a score cannot do without."""
+    """Check the fields that a score needs."""
     for key, fields in (('images', ('id',)), ('categories', ('id',))):
         for entry in content[key]:
             if any(field not in entry for field in fields):

@@ -14,7 +14,7 @@ IOU = 0.5
 
 @dataclass
 class Outcome:
-    """What became of the objects and confident detections of one image; indices of classes.
+    """The objects and confident detections of one image, sorted by their fate; indices of classes.
 
     Attributes:
         hits: class of each object that was found as what it is.

@@ -14,7 +14,7 @@ KINDS = {'bbox': 'boxes', 'segm': 'masks'}
 
 @dataclass
 class Evaluated:
-    """What is known of a set of predictions, in the form of JSON.
+    """The scores of a set of predictions, in the form of JSON.
 
     Attributes:
         metrics: as the host's evaluator names them.

@@ -160,7 +160,7 @@ def _failure(path: Path, decode: Callable[[Path], object]) -> str:
 
 
 def _lines(messages: BinaryIO) -> list[str]:
-    """What was written since the last call."""
+    """The messages since the last call."""
     messages.seek(0)
     text = messages.read().decode(errors='replace')
     messages.seek(0)

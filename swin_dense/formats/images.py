@@ -1,4 +1,4 @@
-"""What an image file says of itself: read from its header, with nothing decoded unless asked."""
+"""The header of an image file: size, channels, bits, orientation. Pixels are decoded only on request."""
 
 import struct
 import warnings

@@ -81,7 +81,7 @@ def as_float(image: np.ndarray) -> np.ndarray:
 
 
 def _read_photo(path: Path, header: Probe, channels: int | None) -> np.ndarray:
-    """What is no TIFF: gray where one channel is wanted, with alpha where four are, else colours."""
+    """Read an image that is no TIFF: gray for one channel, with alpha for four, colours otherwise."""
     flag = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     if channels == 1 and header.mode in GRAY:
         flag = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH

@@ -1,4 +1,4 @@
-"""What is predicted for one image."""
+"""The prediction for one image: instances or a label map."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ class Instances:
         return mask_api.decode(list(self.rles)).transpose(2, 0, 1).astype(bool)
 
     def take(self, indices: np.ndarray) -> 'Instances':
-        """Those at ``indices``, (K,) integers or (N,) bool, in that order."""
+        """The instances at ``indices``, (K,) integers or (N,) bool, in that order."""
         indices = np.arange(len(self))[indices]
         rles = None if self.rles is None else [self.rles[i] for i in indices]
         return replace(
@@ -54,11 +54,11 @@ class Instances:
         )
 
     def above(self, score: float) -> 'Instances':
-        """Those with at least this score."""
+        """The instances with at least this score."""
         return self.take(self.scores >= score)
 
     def only(self, labels: Collection[int]) -> 'Instances':
-        """Those of these classes."""
+        """The instances of these classes."""
         return self.take(np.isin(self.labels, list(labels)))
 
     def crop(self, height: int, width: int) -> 'Instances':

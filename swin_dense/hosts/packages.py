@@ -30,7 +30,7 @@ class Requirement:
     mend: str
 
     def problem(self) -> str | None:
-        """What is wrong with the installed package in one line, None if nothing is."""
+        """The problem with the installed package in one line; None if there is none."""
         installed = installed_version(self.name)
         if installed is None:
             return f'{self.name} is not installed: {self.mend}'

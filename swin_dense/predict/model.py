@@ -48,7 +48,7 @@ class Loaded:
     trusted: bool
 
     def guarded(self, allowed_files: Sequence[Path] = ()) -> AbstractContextManager[None]:
-        """What a checkpoint's own pipeline is built and used in; nothing is refused to a trusted one."""
+        """The guard around a checkpoint's own pipeline; a trusted pipeline has none."""
         if self.trusted:
             return nullcontext()
         return trust.guarded(allowed_files, self.source, dict(test_pipeline=self.pipeline))

@@ -1,1 +1,1 @@
-"""What a person sees: header, progress, tables and pictures."""
+"""The report of a run: one HTML page, and the size of models."""

@@ -1,4 +1,4 @@
-"""What a run's work directory says of its training: curves and facts."""
+"""The training of a run, read from its work directory: curves and facts."""
 
 import json
 from collections.abc import Mapping
@@ -65,7 +65,7 @@ def learning_curves(records: list[dict], in_percent: bool) -> dict[str, Curves]:
 
 
 def facts(config: Config, work_dir: Path, records: list[dict]) -> dict[str, str]:
-    """What was trained, on what and how, for a person who was not there."""
+    """Model, data and settings of a run, for a person who was not there."""
     model = config.model
     parts = [model.get('type'), *(model[p].get('type') for p in ('backbone', 'neck') if model.get(p))]
     rows = {

@@ -1,4 +1,4 @@
-"""What a model is made of: the maps, parameters and FLOPs of its stages and parts. No weights are loaded.
+"""Maps, parameters and FLOPs of the stages and parts of a model. No weights are loaded.
 
 FLOPs are multiply-adds, each counted once, of convolutions, linear layers and attention: the papers' unit.
 They are counted on torch's meta device, where tensors have shapes and no values.

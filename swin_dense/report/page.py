@@ -52,7 +52,7 @@ MINOR = ('detections', 'AP75', 'AP_s', 'AP_m', 'AP_l', 'pixels')  # columns that
 
 @dataclass
 class Page:
-    """What the page shows, in the form of JSON; see ``page.js``."""
+    """The content of the page, in the form of JSON; see ``page.js``."""
 
     title: str
     texts: dict[str, object]

@@ -1,4 +1,4 @@
-"""What is no regular file: opening a named pipe waits for ever, and a device never ends."""
+"""Files that are not regular: opening a named pipe waits for ever, and a device never ends."""
 
 import stat
 from pathlib import Path

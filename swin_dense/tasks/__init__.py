@@ -46,7 +46,7 @@ def of_config(config: Config) -> Task:
 def check(
     config: Config, decode: bool, splits: Sequence[str] = ALL_SPLITS, skip_bad: bool = False
 ) -> list[Finding]:
-    """What is wrong with the data sets of a config; see ``Task.check``."""
+    """Check the data sets of a config; see ``Task.check``."""
     return of_config(config).check(config, decode, splits, skip_bad)
 
 

@@ -1,4 +1,4 @@
-"""What a task is: all in which detection, semantic segmentation and others differ."""
+"""The interface of a task: every difference between detection, semantic segmentation and other tasks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ T = TypeVar('T')  # ground truth of a data set, with the rules to score against 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What a command line says of the data.
+    """The options of a command line about the data.
 
     Attributes:
         root: folder that replaces every path (``--data``).
@@ -56,7 +56,7 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a prediction run shall write.
+    """The options of a prediction run about its output.
 
     Attributes:
         out: the folder.
@@ -119,7 +119,7 @@ class Output(ABC, Generic[P]):
 
 @dataclass(frozen=True)
 class Texts:
-    """What a report says in words that differ between tasks.
+    """The sentences of a report that differ between tasks.
 
     Attributes:
         headline: the task and what its figures measure.
@@ -217,7 +217,7 @@ class Task(ABC, Generic[T, P]):
     def check(
         self, config: Config, decode: bool, splits: Sequence[str] = ALL_SPLITS, skip_bad: bool = False
     ) -> list[Finding]:
-        """What is wrong with the data sets of a config; arguments as those of ``check.data_sets``."""
+        """Check the data sets of a config; arguments as those of ``check.data_sets``."""
         return []
 
     # pictures of a run
@@ -265,7 +265,7 @@ class Task(ABC, Generic[T, P]):
         self.name_classes(config, given)
 
     def ground_truth(self, config: Config, root: Path | None = None) -> T:
-        """What the config's test loader is scored against, or the same of another folder ``root``.
+        """The ground truth of the config's test loader, or the same of another folder ``root``.
 
         Raises:
             UserError: it is missing or broken.

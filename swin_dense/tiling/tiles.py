@@ -26,7 +26,7 @@ class Tile:
     y2: int
 
     def zone(self, other: 'Tile') -> 'Tile | None':
-        """What both see, None if they do not overlap."""
+        """The pixels that both tiles see; None if they do not overlap."""
         x1, y1 = max(self.x1, other.x1), max(self.y1, other.y1)
         x2, y2 = min(self.x2, other.x2), min(self.y2, other.y2)
         return Tile(x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
