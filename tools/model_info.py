@@ -33,7 +33,7 @@ def main() -> None:
     if args.table is not None:
         papers.write_table(args.table)
         return
-    model_info.show(config.load(args.config, args.cfg_options), args.size)
+    model_info.show(config.load_config(args.config, args.cfg_options), args.size)
 
 
 if __name__ == '__main__':

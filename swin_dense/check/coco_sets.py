@@ -48,7 +48,7 @@ def check_split(
         UserError: the annotation file is missing.
     """
     path = split.annotations
-    content, findings = coco_json.load(path)
+    content, findings = coco_json.read_with_findings(path)
     if errors(findings):
         return findings
     findings += check_classes(path, content, wanted)
@@ -74,7 +74,10 @@ def count_instances(path: Path) -> dict[str, int]:
     """Annotations of each class, crowds left out, in the order of a file in which nothing grave is wrong."""
     annotations = coco_json.columns(path)
     counts = Counter(compress(annotations.category_ids, map(not_, annotations.crowd)))
-    return {category['name']: counts[category['id']] for category in coco_json.read(path)['categories']}
+    return {
+        category['name']: counts[category['id']]
+        for category in coco_json.read_annotations(path)['categories']
+    }
 
 
 @coco_json.uncollected()

@@ -86,7 +86,7 @@ def check_objects(
     for use in uses:
         of_split = coco_sets.check_split(use.split, use.classes, decode, use.masks, use.scored)
         if not errors(of_split):
-            content = coco_json.read(use.split.annotations)
+            content = coco_json.read_annotations(use.split.annotations)
             for dataset in use.datasets:
                 of_split += _check_use(dataset, use.split, content)
         findings += skippable(of_split) if skip_bad and not use.scored else of_split
@@ -197,7 +197,7 @@ def _failed(path: Path, error: UserError) -> Result:
 def _instances(files: Iterable[Path]) -> dict[Path, dict[str, int]]:
     counts = {}
     for path in files:
-        if not errors(coco_json.load(path)[1]):
+        if not errors(coco_json.read_with_findings(path)[1]):
             counts[path] = coco_sets.count_instances(path)
     return counts
 
@@ -269,7 +269,7 @@ def _check_order(files: Sequence[Path], wanted: set[str]) -> list[Finding]:
     orders = {}
     for path in files:
         try:
-            orders[path] = [name for name in coco.classes(coco_json.read(path)) if name in wanted]
+            orders[path] = [name for name in coco.classes(coco_json.read_annotations(path)) if name in wanted]
         except UserError:
             continue  # its own findings say so
     if not orders:
@@ -287,7 +287,7 @@ def _check_coco_folder(root: Path, files: dict[str, Path], decode: bool) -> list
     findings: list[Finding] = []
     wanted: tuple[str, ...] | None = None
     for split, path in files.items():
-        content, problems = coco_json.load(path)
+        content, problems = coco_json.read_with_findings(path)
         try:
             where = coco.find_split(root, split)
         except UserError as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from swin_dense.checkpoints.adapt import window_of
-from swin_dense.checkpoints.files import fetch, read, state_dict
+from swin_dense.checkpoints.files import fetch, read_checkpoint, state_dict
 from swin_dense.checkpoints.formats import DERIVED, FORMATS, NORMS, Format, origins, places
 from swin_dense.errors import UserError
 from swin_dense.kernels.windows import log_coordinates, relative_position_index
@@ -84,7 +84,7 @@ def open_swin(location: str) -> Swin:
     Raises:
         UserError: the file cannot be read safely, or holds no Swin.
     """
-    tensors = state_dict(read(fetch(location), mapped=True))
+    tensors = state_dict(read_checkpoint(fetch(location), mapped=True))
     swin = find_swin(tensors, location)
     if swin is None:
         raise UserError(

@@ -77,7 +77,7 @@ def _download(address: str) -> Path:
     return path
 
 
-def read(path: Path, mapped: bool = False) -> dict:
+def read_checkpoint(path: Path, mapped: bool = False) -> dict:
     """The content of a file of ``torch.save`` or safetensors, on the CPU. Nothing in it is ever run.
 
     Args:

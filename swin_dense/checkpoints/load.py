@@ -14,7 +14,9 @@ from swin_dense.models.swin import SwinTransformer
 from swin_dense.models.swin_v2 import SwinTransformerV2
 
 
-def load(model: nn.Module, tensors: Mapping[str, Tensor], file: str, adapt: bool, partial: bool) -> Report:
+def load_weights(
+    model: nn.Module, tensors: Mapping[str, Tensor], file: str, adapt: bool, partial: bool
+) -> Report:
     """Fill ``model`` from the tensors of a file, of whichever library they are: if they fit, or not at all.
 
     Args:

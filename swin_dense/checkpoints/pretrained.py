@@ -3,8 +3,8 @@
 from mmengine.logging import print_log
 from torch import nn
 
-from swin_dense.checkpoints.files import fetch, read, state_dict
-from swin_dense.checkpoints.load import load
+from swin_dense.checkpoints.files import fetch, read_checkpoint, state_dict
+from swin_dense.checkpoints.load import load_weights
 from swin_dense.console.terminal import say
 from swin_dense.registry import WEIGHT_INITIALIZERS
 
@@ -31,8 +31,8 @@ class Pretrained:
 
     def __call__(self, module: nn.Module) -> None:
         """Load the weights into ``module``."""
-        tensors = state_dict(read(fetch(self.checkpoint), mapped=True))
-        report = load(module, tensors, self.checkpoint, adapt=True, partial=self.partial)
+        tensors = state_dict(read_checkpoint(fetch(self.checkpoint), mapped=True))
+        report = load_weights(module, tensors, self.checkpoint, adapt=True, partial=self.partial)
         for line in report.lines():
             say(line)
             print_log(line, logger='current')

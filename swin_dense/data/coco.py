@@ -19,7 +19,7 @@ from swin_dense.data.fields import (
     set_classes,
 )
 from swin_dense.errors import UserError
-from swin_dense.formats.coco_json import has_repeats, read
+from swin_dense.formats.coco_json import has_repeats, read_annotations
 
 # tried in this order below the root; {split} is train or val
 ANNOTATIONS = (
@@ -83,7 +83,7 @@ def find_split(root: Path, split: str) -> Split:
         UserError: one of the two is not found.
     """
     annotations = find_annotations(root, split)
-    images = read(annotations)['images']
+    images = read_annotations(annotations)['images']
     if not images:
         raise UserError(f'annotations {annotations}: the list "images" is empty')
     names = [image['file_name'] for image in images[:SOUGHT]]
@@ -146,7 +146,7 @@ def name_classes(config: Config, options: Sequence[str] = ()) -> None:
     if not datasets:
         return
     files = dict.fromkeys(Path(dataset.get('data_root') or '') / dataset['ann_file'] for dataset in datasets)
-    contents = {path: classes(read(path)) for path in files}
+    contents = {path: classes(read_annotations(path)) for path in files}
     first = next(iter(files))
     named = named_classes(datasets[0])
     wanted = tuple(named or contents[first])

@@ -11,7 +11,7 @@ from swin_dense.registry import DATASETS
 
 
 class _WithoutRepeats(COCO):
-    """The annotations of a file, less the categories that ``coco_json.read`` leaves out."""
+    """The annotations of a file, less the categories that ``coco_json.read_annotations`` leaves out."""
 
     def __init__(self, annotation_file: str) -> None:
         super().__init__(annotation_file)

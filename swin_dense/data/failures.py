@@ -47,7 +47,7 @@ def file_names(dataset: Any, index: int) -> list[str]:  # noqa: ANN401
     return list(files(dataset, index).values())
 
 
-def load(dataset: Any, index: int) -> Any:  # noqa: ANN401
+def load_sample(dataset: Any, index: int) -> Any:  # noqa: ANN401
     """``dataset[index]``, with an error of one line.
 
     Args:

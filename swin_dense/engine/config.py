@@ -20,7 +20,7 @@ from swin_dense.trust.data_files import CONFIGS
 TOP_LEVEL = {'find_unused_parameters', 'sync_bn', 'model_wrapper_cfg', 'tta_model', 'tta_pipeline', 'compile'}
 
 
-def load(path: str, options: Sequence[str] = ()) -> Config:
+def load_config(path: str, options: Sequence[str] = ()) -> Config:
     """Read a config of ours, mmdet's or mmseg's, and override single values.
 
     A Python file is a program that the user chose, and runs. YAML, JSON, and the config that a run left in

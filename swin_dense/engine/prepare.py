@@ -128,7 +128,7 @@ def moved(config: Config, folder: Path) -> Config:
 
 
 def _loaded(command: Command) -> Config:
-    config = configs.load(command.config, command.options)
+    config = configs.load_config(command.config, command.options)
     stem = Path(command.config).stem
     config.work_dir = command.work_dir or config.get('work_dir') or f'work_dirs/{stem}'
     return config

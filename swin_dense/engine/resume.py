@@ -51,7 +51,7 @@ def look(path: Path) -> Saved:
         if path.is_symlink() or not path.is_file():
             raise UserError(f'checkpoint {path} is no regular file')
         files.check_whole(path)
-        content = files.read(path, mapped=True)
+        content = files.read_checkpoint(path, mapped=True)
     except UserError as error:
         return Saved(path, problem=' '.join(str(error).split()), unsafe=isinstance(error, UnsafeFileError))
     parts = (content.get(key) for key in ('meta', run_state.KEY))

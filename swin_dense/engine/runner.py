@@ -21,8 +21,8 @@ from mmengine.runner.runner import _SlicedDataset
 from torch import nn
 from torch.utils.data import DataLoader
 
-from swin_dense.checkpoints.files import fetch, read, state_dict
-from swin_dense.checkpoints.load import load
+from swin_dense.checkpoints.files import fetch, read_checkpoint, state_dict
+from swin_dense.checkpoints.load import load_weights
 from swin_dense.console.terminal import say
 from swin_dense.engine import run_settings, run_state, saving
 from swin_dense.engine.checkpoint import CheckpointHook, point_at
@@ -164,7 +164,7 @@ class Runner(MMEngineRunner):
         revise_keys: list[tuple[str, str]] = [(r'^module\.', '')],  # noqa: B006  mmengine's signature
     ) -> dict:
         """Load the weights of any file, without running anything that it holds, and report what matched."""
-        content = read(fetch(filename), mapped=not self._resuming)
+        content = read_checkpoint(fetch(filename), mapped=not self._resuming)
         if self._resuming:
             self._check_resumed(content, filename)
         if self._resuming:  # EMA exchanges the two models that it finds there
@@ -172,7 +172,7 @@ class Runner(MMEngineRunner):
         model = self._inner_model()
         # only a new training run makes another model's weights fit: a test or a resumed run needs its own
         new = isinstance(self._train_loop, BaseLoop) and not self._resuming
-        report = load(model, state_dict(content), filename, adapt=new, partial=False)
+        report = load_weights(model, state_dict(content), filename, adapt=new, partial=False)
         for line in report.lines():
             say(line)
             self.logger.info(line)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from swin_dense.data.failures import LeftOut, load, stand_ins
+from swin_dense.data.failures import LeftOut, load_sample, stand_ins
 from swin_dense.engine.workers import Loading
 from swin_dense.errors import UserError
 
@@ -83,7 +83,7 @@ class SeededSamples(Dataset):
     def _load(self, turn: int, index: int) -> Any:  # noqa: ANN401
         self.loading.begin(index)
         with random_numbers(self._seed, turn, index):
-            sample = load(self._dataset, index)
+            sample = load_sample(self._dataset, index)
         self.loading.end()
         return sample
 

@@ -12,7 +12,7 @@ from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from swin_dense.data.coco import named_classes, read
+from swin_dense.data.coco import named_classes, read_annotations
 from swin_dense.data.fields import evaluators, inner_datasets
 from swin_dense.errors import UserError
 from swin_dense.formats import coco_results
@@ -163,7 +163,7 @@ def load_truth(annotations: Path) -> COCO:
     Raises:
         UserError: a file that is missing, broken, or lacks what a score needs.
     """
-    content = read(annotations)
+    content = read_annotations(annotations)
     _check(content, annotations)
     api = COCO()
     api.dataset = {**content, 'annotations': [dict(annotation) for annotation in content['annotations']]}
@@ -199,7 +199,7 @@ def evaluate(truth: COCO, predictions: Path, rules: Rules | None = None) -> list
         NotFiniteError: a box or score is NaN or infinite.
     """
     rules = rules or Rules()
-    of_kinds = coco_results.read(predictions, truth, rules.kinds)
+    of_kinds = coco_results.read_results(predictions, truth, rules.kinds)
     return [score_entries(truth, kind, entries, rules) for kind, entries in of_kinds.items()]
 
 
@@ -209,7 +209,7 @@ def score_entries(truth: COCO, kind: str, entries: list[dict], rules: Rules) -> 
     if rules.classes is not None:
         categories = {key: name for key, name in categories.items() if name in rules.classes}
     with redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(truth, coco_results.load(truth, entries), kind)
+        evaluation = COCOeval(truth, coco_results.as_coco(truth, entries), kind)
         evaluation.params.catIds = sorted(categories)
         evaluation.params.maxDets = sorted({*STANDARD, *rules.limits})
         evaluation.evaluate()

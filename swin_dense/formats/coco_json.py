@@ -58,13 +58,13 @@ class Loaded(NamedTuple):
     repeats: tuple[int | str, ...] = ()
 
 
-def read(path: Path) -> dict:
+def read_annotations(path: Path) -> dict:
     """The content of an annotation file; a file that did not change is parsed once, until ``forget()``.
 
     Raises:
         UserError: it is missing, not JSON, or its lists, keys or ids are not those of COCO annotations.
     """
-    content, findings = load(path)
+    content, findings = read_with_findings(path)
     problems = errors(findings)
     if problems:
         more = f' (and {len(problems) - 1} more: see tools/check_data.py)' if len(problems) > 1 else ''
@@ -72,8 +72,8 @@ def read(path: Path) -> dict:
     return content
 
 
-def load(path: Path) -> tuple[dict, list[Finding]]:
-    """As ``read``, with what is wrong as findings. With an error among them the content is not to be used.
+def read_with_findings(path: Path) -> tuple[dict, list[Finding]]:
+    """As ``read_annotations``, with its problems as findings. After an error the content must not be used.
 
     Raises:
         UserError: the file is missing, or no regular file.
@@ -84,12 +84,12 @@ def load(path: Path) -> tuple[dict, list[Finding]]:
 
 
 def has_repeats(path: Path) -> bool:
-    """Whether ``read`` leaves out categories of a file."""
+    """Whether ``read_annotations`` leaves out categories of a file."""
     return bool(_cached(path).repeats)
 
 
 def columns(path: Path) -> Columns:
-    """The annotations of a file in which ``load`` found no error."""
+    """The annotations of a file in which ``read_with_findings`` found no error."""
     annotations = _cached(path).annotations
     if annotations is None:
         raise ValueError(f'{path} has errors: it has no annotations to use')

@@ -40,7 +40,7 @@ def files(path: Path) -> dict[str, Path]:
     return of_kinds
 
 
-def read(path: Path, truth: COCO, kinds: Iterable[str] = ('bbox',)) -> dict[str, list[dict]]:
+def read_results(path: Path, truth: COCO, kinds: Iterable[str] = ('bbox',)) -> dict[str, list[dict]]:
     """The entries of a result file or folder for each kind of prediction.
 
     Args:
@@ -66,7 +66,7 @@ def read(path: Path, truth: COCO, kinds: Iterable[str] = ('bbox',)) -> dict[str,
     return of_kinds
 
 
-def load(truth: COCO, entries: list[dict]) -> COCO:
+def as_coco(truth: COCO, entries: list[dict]) -> COCO:
     """The entries as pycocotools takes them: its own ``loadRes``, which fails on an empty list."""
     if entries:
         return truth.loadRes([dict(entry) for entry in entries])

@@ -12,7 +12,7 @@ from torch import nn
 
 from swin_dense import tasks, trust
 from swin_dense.checkpoints import files
-from swin_dense.checkpoints.load import load as fill
+from swin_dense.checkpoints.load import load_weights
 from swin_dense.checkpoints.report import Report
 from swin_dense.console import terminal
 from swin_dense.data.fields import head_classes, inner_datasets, set_classes
@@ -54,7 +54,7 @@ class Loaded:
         return trust.guarded(allowed_files, self.source, dict(test_pipeline=self.pipeline))
 
 
-def load(checkpoint: str, config: Config | None) -> Loaded:
+def load_model(checkpoint: str, config: Config | None) -> Loaded:
     """Build and fill a model.
 
     Args:
@@ -67,7 +67,7 @@ def load(checkpoint: str, config: Config | None) -> Loaded:
     """
     path = files.fetch(checkpoint)
     with trust.guarded([path], f'checkpoint {checkpoint}'):
-        content = files.read(path, mapped=True)
+        content = files.read_checkpoint(path, mapped=True)
     meta = _dict_in(content, 'meta')
     source = f'checkpoint {checkpoint}' if config is None else f'config {config.filename}'
     own = config is None
@@ -82,7 +82,7 @@ def load(checkpoint: str, config: Config | None) -> Loaded:
     guard = trust.guarded([path], source, dict(model=model)) if own else nullcontext()
     with guard:
         built = _build(model, source)
-    report = fill(built, files.state_dict(content), checkpoint, adapt=False, partial=False)
+    report = load_weights(built, files.state_dict(content), checkpoint, adapt=False, partial=False)
     classes = classes or _classes_of_config(config, test_set)
     mean = getattr(getattr(built, 'data_preprocessor', None), 'mean', None)
     return Loaded(
@@ -193,7 +193,7 @@ def newest(work_dir: Path) -> str:
     candidates = sorted(work_dir.glob('*.pth'), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in candidates:
         with suppress(UserError):
-            files.read(path, mapped=True)
+            files.read_checkpoint(path, mapped=True)
             files.check_whole(path)
             terminal.say(f'{pointer} names no checkpoint of this folder: {path} is taken, the newest')
             return str(path)
@@ -229,6 +229,6 @@ def choose(first: str, checkpoint: str | None, options: Sequence[str]) -> tuple[
         if checkpoint is not None or options:
             raise UserError(f'{first} is no config (.py): --checkpoint and --cfg-options go with one')
         return None, first
-    config = configs.load(first, options)
+    config = configs.load_config(first, options)
     work_dir = Path(config.get('work_dir') or f'work_dirs/{Path(first).stem}')
     return config, checkpoint or newest(work_dir)

@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from torch import Tensor
 
 from swin_dense.formats.predictions import Instances, LabelMap
-from swin_dense.predict.model import Loaded, load
+from swin_dense.predict.model import Loaded, load_model
 from swin_dense.predict.pipeline import Pipeline
 from swin_dense.tasks.task import Tiling
 from swin_dense.tiling.tiles import Track, untracked
@@ -48,7 +48,7 @@ class Predictor:
     def __init__(
         self, checkpoint: str | Path, config: Config | None = None, device: str | None = None
     ) -> None:
-        loaded: Loaded = load(str(checkpoint), config)
+        loaded: Loaded = load_model(str(checkpoint), config)
         self.classes, self.task = loaded.classes, loaded.task.name
         self._task = loaded.task
         self.reduces_zero_label = loaded.reduces_zero_label

@@ -76,7 +76,7 @@ def ids_of_file(annotations: Path, wanted: Wanted) -> Ids:
     Raises:
         UserError: it is broken, or lacks an image or a class.
     """
-    content = coco.read(annotations)
+    content = coco.read_annotations(annotations)
     categories = {category['name']: category['id'] for category in content['categories']}
     images = {image['file_name']: image['id'] for image in content['images']}
     for name in wanted.classes:

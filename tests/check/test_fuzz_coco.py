@@ -135,11 +135,13 @@ def look_at(root: Path, text: str, rng: random.Random) -> None:
     for table in result.tables():
         console.print(table)
     if not findings.errors(found):
-        coco.classes(coco_json.read(path))
+        coco.classes(coco_json.read_annotations(path))
     with (
-        pytest.raises(UserError) if findings.errors(coco_json.load(path)[1]) else pytest.MonkeyPatch.context()
+        pytest.raises(UserError)
+        if findings.errors(coco_json.read_with_findings(path)[1])
+        else pytest.MonkeyPatch.context()
     ):
-        coco_json.read(path)
+        coco_json.read_annotations(path)
 
 
 def fuzz(root: Path, seed: int, count: int) -> None:

@@ -164,7 +164,7 @@ def test_zero_may_be_either(data: DataSet):
 
 
 def loss(size: tuple[int, int], labels: torch.Tensor) -> torch.Tensor:
-    config = configs.load(RECIPE, ['model.data_preprocessor.size=(32,32)'])
+    config = configs.load_config(RECIPE, ['model.data_preprocessor.size=(32,32)'])
     with DefaultScope.overwrite_default_scope('mmseg'):
         model = MODELS.build(config.model)
     sample = SegDataSample(gt_sem_seg=PixelData(data=labels))

@@ -17,7 +17,7 @@ from tests.check.ade20k_sets import DataSet
 from tests.check.coco_sets import check, good
 
 READERS: tuple[Callable[[Path], object], ...] = (
-    *(images.probe, images.decode, label_maps.read_labels, read_picture, coco_json.read),
+    *(images.probe, images.decode, label_maps.read_labels, read_picture, coco_json.read_annotations),
 )
 
 
@@ -75,6 +75,6 @@ def test_a_pipe_among_the_label_maps(data: DataSet):
 def test_pickles_are_not_opened(tmp_path: Path, name: str):
     """Nor asked whether they are there."""
     with pytest.raises(UnsafeFileError, match='runs code') as caught:
-        coco_json.read(tmp_path / name)
+        coco_json.read_annotations(tmp_path / name)
     assert caught.value.status == 3
     assert name in str(caught.value)

@@ -52,7 +52,7 @@ def pasted(lines: list[str]) -> dict:
 
 def test_lines_for_a_config_of_four_bands(tmp_path: Path):
     bands.write(tmp_path, train=2, val=1)
-    config = configs.load(str(ROOT / 'configs/demo/upernet_swin_nano_4band.py'))
+    config = configs.load_config(str(ROOT / 'configs/demo/upernet_swin_nano_4band.py'))
     config.train_dataloader.dataset.data_root = str(tmp_path)
     # wrappers count an image once
     config.train_dataloader.dataset = dict(
@@ -66,7 +66,7 @@ def test_lines_for_a_config_of_four_bands(tmp_path: Path):
 
 
 def photos(root: Path) -> Config:
-    config = configs.load(str(ROOT / 'configs/demo/upernet_swin_nano.py'))
+    config = configs.load_config(str(ROOT / 'configs/demo/upernet_swin_nano.py'))
     config.train_dataloader.dataset.data_root = str(root)
     folder = root / 'images/training'
     folder.mkdir(parents=True)

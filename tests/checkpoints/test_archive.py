@@ -42,7 +42,7 @@ def test_two_flipped_bytes_in_the_middle(mapped: bool, tmp_path: Path):
     flip(path, damaged + 1000)
     assert not torch.equal(torch.load(path)['state_dict']['layer2'], WEIGHTS['layer2']), 'torch reads it'
     with pytest.raises(UserError, match=r'x\.pth is damaged: its record x/data/2 is not what was written'):
-        files.read(path, mapped)
+        files.read_checkpoint(path, mapped)
     with pytest.raises(UserError, match='x/data/2'):
         files.check_whole(path)
 
@@ -63,7 +63,7 @@ def test_a_file_without_checksums_is_taken_as_it_is(tmp_path: Path):
     path = saved(tmp_path / 'x.pth', crc=False)
     with zipfile.ZipFile(path) as content:
         assert content.testzip() is not None, 'none matches'
-    assert torch.equal(files.read(path)['state_dict']['layer3'], WEIGHTS['layer3'])
+    assert torch.equal(files.read_checkpoint(path)['state_dict']['layer3'], WEIGHTS['layer3'])
     files.check_whole(path)
 
 
@@ -87,7 +87,7 @@ def repacked(path: Path, target: Path, method: int = zipfile.ZIP_DEFLATED) -> Pa
 def test_a_packed_file_is_read_and_not_mapped(tmp_path: Path):
     path = repacked(saved(tmp_path / 'x.pth'), tmp_path / 'packed.pth')
     for mapped in (True, False):
-        content = files.read(path, mapped)
+        content = files.read_checkpoint(path, mapped)
         assert all(torch.equal(content['state_dict'][key], value) for key, value in WEIGHTS.items())
     size = path.stat().st_size
     with zipfile.ZipFile(path) as content:
@@ -95,7 +95,7 @@ def test_a_packed_file_is_read_and_not_mapped(tmp_path: Path):
     flip(path, record.header_offset + 200)
     assert path.stat().st_size == size
     with pytest.raises(UserError, match='packed/data/1'):
-        files.read(path)
+        files.read_checkpoint(path)
 
 
 def test_a_small_archive_that_unpacks_to_much(tmp_path: Path):
@@ -103,7 +103,7 @@ def test_a_small_archive_that_unpacks_to_much(tmp_path: Path):
     path = repacked(tmp_path / 'x.pth', tmp_path / 'bomb.pth')
     assert path.stat().st_size < 2**17
     with pytest.raises(UserError, match=r'bomb\.pth is refused: its \d+ bytes unpack to 671'):
-        files.read(path)
+        files.read_checkpoint(path)
 
 
 def overlapping(path: Path) -> Path:
@@ -121,7 +121,7 @@ def overlapping(path: Path) -> Path:
 
 def test_records_that_overlap(tmp_path: Path):
     with pytest.raises(UserError, match=r'x\.pth is damaged: its record x/data/\d overlaps another'):
-        files.read(overlapping(tmp_path / 'x.pth'))
+        files.read_checkpoint(overlapping(tmp_path / 'x.pth'))
 
 
 def test_a_record_beyond_the_end(tmp_path: Path):
@@ -165,7 +165,7 @@ def test_tensors_that_are_no_weights(kind: str, tmp_path: Path):
     make, named = KINDS[kind]
     torch.save(dict(state_dict={**WEIGHTS, 'odd.weight': make()}), tmp_path / 'x.pth')
     with pytest.raises(UserError, match=rf'x\.pth: state_dict\.odd\.weight is a {named}.* tensor') as caught:
-        files.read(tmp_path / 'x.pth')
+        files.read_checkpoint(tmp_path / 'x.pth')
     assert caught.value.status == 2
 
 
@@ -173,7 +173,7 @@ def test_tensors_that_are_no_weights(kind: str, tmp_path: Path):
 def test_meta_data_that_are_no_dict(meta: object, tmp_path: Path):
     torch.save(dict(state_dict=WEIGHTS, meta=meta), tmp_path / 'x.pth')
     with pytest.raises(UserError, match=r'x\.pth: meta is .*, not a dict') as caught:
-        files.read(tmp_path / 'x.pth')
+        files.read_checkpoint(tmp_path / 'x.pth')
     assert caught.value.status == 2
 
 
@@ -187,5 +187,5 @@ def test_writing_replaces_the_file_or_leaves_it(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(torch, 'save', refuse)
     with pytest.raises(UserError, match=r'x\.pth cannot be written'):
         files.write(tmp_path / 'x.pth', WEIGHTS, None)
-    assert files.read(tmp_path / 'x.pth').keys() == WEIGHTS.keys()
+    assert files.read_checkpoint(tmp_path / 'x.pth').keys() == WEIGHTS.keys()
     assert len(list(tmp_path.iterdir())) == 2, 'nothing partial is left'

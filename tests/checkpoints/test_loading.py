@@ -11,7 +11,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import save_checkpoint
 from torch import Tensor, nn
 
-from swin_dense.checkpoints.load import load
+from swin_dense.checkpoints.load import load_weights
 from swin_dense.checkpoints.report import Report
 from swin_dense.engine import start
 from swin_dense.errors import UserError
@@ -38,7 +38,7 @@ def built(config: Path, **changes: object) -> nn.Module:
 
 
 def filled(model: nn.Module, tensors: dict[str, Tensor], **how: bool) -> Report:
-    return load(model, tensors, 'file.pth', **{'adapt': True, 'partial': False, **how})
+    return load_weights(model, tensors, 'file.pth', **{'adapt': True, 'partial': False, **how})
 
 
 @pytest.mark.parametrize('package', ['mmdet', 'mmseg'])

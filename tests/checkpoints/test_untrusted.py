@@ -161,7 +161,7 @@ def test_settings_of_microsofts_training_are_plain_data(tmp_path: Path, monkeypa
         patch.setitem(sys.modules, 'yacs.config', module)
         patch.setitem(sys.modules, 'yacs', type(sys)('yacs'))
         torch.save(dict(model=WEIGHTS, config=settings), path)
-    assert files.read(path)['config'] == dict(MODEL=dict(TYPE='swin'), OUTPUT='x')
+    assert files.read_checkpoint(path)['config'] == dict(MODEL=dict(TYPE='swin'), OUTPUT='x')
     assert open_swin(str(path)).title == 'Microsoft, Swin v1'
 
 

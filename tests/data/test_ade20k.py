@@ -51,12 +51,12 @@ def stock(
 ) -> Config:
     """A user's config on top of one of mmseg's."""
     (folder / 'config.py').write_text(f"_base_ = 'mmseg::{base}'\n{text}")
-    return configs.load(str(folder / 'config.py'))
+    return configs.load_config(str(folder / 'config.py'))
 
 
 @cache
 def loaded() -> Config:
-    return configs.load(RECIPE)
+    return configs.load_config(RECIPE)
 
 
 def recipe() -> Config:

@@ -72,12 +72,12 @@ def write_config(folder: Path, text: str) -> str:
 
 def stock(folder: Path, base: str, text: str = '') -> Config:
     """A user's config on top of one of mmdet's."""
-    return configs.load(write_config(folder, f"_base_ = 'mmdet::{base}'\n{text}"))
+    return configs.load_config(write_config(folder, f"_base_ = 'mmdet::{base}'\n{text}"))
 
 
 @cache
 def loaded() -> Config:
-    return configs.load(str(ROOT / RECIPE))
+    return configs.load_config(str(ROOT / RECIPE))
 
 
 def recipe() -> Config:
@@ -122,7 +122,7 @@ def test_real_data(shared: Callable[[str], Path], name: str, classes: int):
     root = shared(name)
     for split in ('train', 'val'):
         found = coco.find_split(root, split)
-        content = coco.read(found.annotations)
+        content = coco.read_annotations(found.annotations)
         assert len(coco.classes(content)) == classes
         assert all((found.images / entry['file_name']).is_file() for entry in content['images'])
 

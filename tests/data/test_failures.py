@@ -46,7 +46,7 @@ def data_set(root: Path, pipeline: list[dict] = LOAD) -> BaseDataset:
 
 def refusal(dataset: object, index: int) -> str:
     with pytest.raises(UserError) as caught:
-        failures.load(dataset, index)
+        failures.load_sample(dataset, index)
     text = str(caught.value)
     assert '\n' not in text
     return text
@@ -76,7 +76,7 @@ def test_a_damaged_image(tmp_path: Path, what: str, capfd: pytest.CaptureFixture
     text = refusal(dataset, 2)
     assert text.startswith(f'image {path}: ')
     assert reason in text
-    assert failures.load(dataset, 1)['img'].shape == (60, 80, 3)
+    assert failures.load_sample(dataset, 1)['img'].shape == (60, 80, 3)
     assert 'Corrupt' not in capfd.readouterr().err
 
 

@@ -18,13 +18,13 @@ SEGMENTATION = [['model.decode_head.num_classes=7'], ['model.auxiliary_head.num_
 
 
 def detector(root: Path, options: list[str]) -> Config:
-    config = test_coco.recipe() if not options else configs.load(str(ROOT / test_coco.RECIPE), options)
+    config = test_coco.recipe() if not options else configs.load_config(str(ROOT / test_coco.RECIPE), options)
     coco.point_at(config, test_coco.data_set(root))  # of three classes
     return config
 
 
 def segmenter(root: Path, options: list[str]) -> Config:
-    config = configs.load(str(ROOT / 'configs/demo/upernet_swin_nano.py'), options)
+    config = configs.load_config(str(ROOT / 'configs/demo/upernet_swin_nano.py'), options)
     ade20k.point_at(config, test_ade20k.data_set(root))
     (root / 'classes.txt').write_text('a\nb\nc\n')
     return config

@@ -50,7 +50,9 @@ def export(original: Path, tmp_path: Path) -> Path:
 
 def test_the_class_list_has_no_dead_class(export: Path):
     for split in ('train', 'val'):
-        assert coco.classes(coco_json.read(coco.find_annotations(export, split))) == shapes.CLASSES
+        assert (
+            coco.classes(coco_json.read_annotations(coco.find_annotations(export, split))) == shapes.CLASSES
+        )
     found = [x for x in data_sets.check_folder(export, decode=False) if x.severity != 'note']
     assert [(finding.severity, finding.field, finding.examples) for finding in found] == [
         ('warning', 'categories', (0,))
@@ -131,7 +133,7 @@ def test_names_of_two_used_categories_stay_an_error(export: Path):
     content['annotations'][0]['category_id'] = 0
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match='names that more than one category has'):
-        coco_json.read(path)
+        coco_json.read_annotations(path)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ RECIPE = ROOT / 'configs' / 'demo' / 'mask_rcnn_swin_nano.py'
 def flat(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The detection recipe without its bases: it loads a hundred times as fast."""
     path = tmp_path_factory.mktemp('configs') / 'flat.py'
-    configs.load(str(RECIPE)).dump(path)
+    configs.load_config(str(RECIPE)).dump(path)
     return str(path)
 
 
@@ -37,7 +37,7 @@ def value(node: object, key: str) -> object:
 
 @pytest.mark.parametrize('name', ['mask_rcnn_swin_t', 'upernet_swin_t', 'demo/upernet_swin_nano'])
 def test_our_recipes(name: str):
-    config = configs.load(str(ROOT / 'configs' / f'{name}.py'))
+    config = configs.load_config(str(ROOT / 'configs' / f'{name}.py'))
     assert tasks.of_config(config).name == ('segmentation' if 'upernet' in name else 'detection')
 
 
@@ -54,14 +54,14 @@ def test_our_recipes(name: str):
 def test_a_users_config_on_top_of_a_stock_one(tmp_path: Path, base: str, task: str):
     path = tmp_path / 'mine.py'
     path.write_text(f'_base_ = {base!r}\ntrain_dataloader = dict(batch_size=3)\n')
-    config = configs.load(str(path), ['train_dataloader.num_workers=0', 'model.backbone.with_cp=True'])
+    config = configs.load_config(str(path), ['train_dataloader.num_workers=0', 'model.backbone.with_cp=True'])
     assert tasks.of_config(config).name == task
     assert (config.train_dataloader.batch_size, config.train_dataloader.num_workers) == (3, 0)
     assert config.model.backbone.with_cp is True
 
 
 def test_a_missing_file():
-    text = message(configs.load, str(RECIPE.with_name('mask_rcnn_swin_nan.py')))
+    text = message(configs.load_config, str(RECIPE.with_name('mask_rcnn_swin_nan.py')))
     assert text.startswith(f'config {RECIPE.with_name("mask_rcnn_swin_nan.py")} does not exist')
     assert text.endswith(f'; did you mean {RECIPE}?')
 
@@ -69,7 +69,7 @@ def test_a_missing_file():
 @pytest.mark.parametrize('path', ['no/such/folder/config.py', 'configs'])
 def test_a_missing_file_with_nothing_like_it(path: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
-    text = message(configs.load, path)
+    text = message(configs.load_config, path)
     assert f'config {path} does not exist (looked for {ROOT / path})' in text
     assert 'did you mean' not in text
 
@@ -94,7 +94,7 @@ def test_a_broken_file(tmp_path: Path, what: str):
     content, expected = BROKEN[what]
     path = tmp_path / 'config.py'
     path.write_text(content)
-    text = message(configs.load, str(path))
+    text = message(configs.load_config, str(path))
     assert text.startswith(f'config {path}')
     assert expected in text
 
@@ -102,13 +102,13 @@ def test_a_broken_file(tmp_path: Path, what: str):
 def test_the_line_of_a_syntax_error(tmp_path: Path):
     path = tmp_path / 'config.py'
     path.write_text("default_scope = 'mmdet'\nmodel = dict(type='MaskRCNN')\nmax_epochs = = 3\n")
-    assert message(configs.load, str(path)).startswith(f'config {path}, line 3: ')
+    assert message(configs.load_config, str(path)).startswith(f'config {path}, line 3: ')
 
 
 def test_a_file_that_is_no_text(tmp_path: Path):
     path = tmp_path / 'config.py'
     path.write_bytes(b'\x80\x02\xff\xfe')
-    assert message(configs.load, str(path)).startswith(f'config {path}')
+    assert message(configs.load_config, str(path)).startswith(f'config {path}')
 
 
 ACCEPTED = {
@@ -146,14 +146,14 @@ ACCEPTED = {
 
 @pytest.mark.parametrize('option', ACCEPTED)
 def test_an_option(flat: str, option: str):
-    config = configs.load(flat, [option])
+    config = configs.load_config(flat, [option])
     assert value(config, option.partition('=')[0]) == ACCEPTED[option]
 
 
 def test_options_leave_the_rest_alone(flat: str):
     before, after = (
-        configs.load(flat),
-        configs.load(flat, ['model.backbone.embed_dims=8', 'train_cfg.max_epochs=3']),
+        configs.load_config(flat),
+        configs.load_config(flat, ['model.backbone.embed_dims=8', 'train_cfg.max_epochs=3']),
     )
     assert after.model.backbone.embed_dims == 8
     after.model.backbone.embed_dims = before.model.backbone.embed_dims
@@ -187,7 +187,7 @@ REFUSED = {
 
 @pytest.mark.parametrize('option', REFUSED)
 def test_an_option_that_is_refused(flat: str, option: str):
-    text = message(configs.load, flat, [option])
+    text = message(configs.load_config, flat, [option])
     assert text.startswith('--cfg-options ')
     assert option.partition('=')[0] in text
     assert REFUSED[option] in text
@@ -198,15 +198,15 @@ def test_an_option_with_a_stock_type(tmp_path: Path):
     path = tmp_path / 'config.py'
     path.write_text("_base_ = 'mmseg::upernet/upernet_r50_4xb4-80k_ade20k-512x512.py'")
     options = ['model.backbone.with_cp=True', 'model.test_cfg.mode=slide', 'model.test_cfg.stride=(8,8)']
-    config = configs.load(str(path), [*options, 'train_dataloader.dataset.reduce_zero_label=False'])
+    config = configs.load_config(str(path), [*options, 'train_dataloader.dataset.reduce_zero_label=False'])
     assert config.model.backbone.with_cp is True
     assert config.model.test_cfg.stride == (8, 8)
-    text = message(configs.load, str(path), ['model.decode_head.dropout=0.1'])
+    text = message(configs.load_config, str(path), ['model.decode_head.dropout=0.1'])
     assert 'did you mean model.decode_head.dropout_ratio?' in text
 
 
 def test_options_print_nothing(flat: str, capfd: pytest.CaptureFixture):
-    configs.load(flat, ['optim_wrapper.optimizer.betas=(0.8,0.9)', 'test_evaluator.classwise=True'])
+    configs.load_config(flat, ['optim_wrapper.optimizer.betas=(0.8,0.9)', 'test_evaluator.classwise=True'])
     assert capfd.readouterr() == ('', '')
 
 
@@ -220,7 +220,7 @@ def test_options_print_nothing(flat: str, capfd: pytest.CaptureFixture):
     ],
 )
 def test_mixed_precision(flat: str, precision: str | None, device: str, kind: str):
-    config = configs.load(flat)
+    config = configs.load_config(flat)
     before = config.optim_wrapper.to_dict()
     prepare.set_precision(config, precision, device)
     after = config.optim_wrapper.to_dict()
@@ -231,14 +231,14 @@ def test_mixed_precision(flat: str, precision: str | None, device: str, kind: st
 
 
 def test_fp16_on_the_cpu(flat: str):
-    assert message(prepare.set_precision, configs.load(flat), 'fp16', 'cpu').startswith(
+    assert message(prepare.set_precision, configs.load_config(flat), 'fp16', 'cpu').startswith(
         '--amp fp16 needs a GPU'
     )
 
 
 def test_loaders_without_workers(flat: str):
     """Torch refuses persistent workers where there are none."""
-    config = configs.load(
+    config = configs.load_config(
         flat, ['train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=True']
     )
     assert config.val_dataloader.persistent_workers

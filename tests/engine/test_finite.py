@@ -306,7 +306,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(task: str, root: Path) -> tuple[Config, Callable, Callable]:
     """A config and the functions that build its model and its data set."""
     name = {'detection': 'mask_rcnn_swin_nano', 'segmentation': 'upernet_swin_nano'}[task]
-    config = configs.load(str(ROOT / 'configs' / 'demo' / f'{name}.py'))
+    config = configs.load_config(str(ROOT / 'configs' / 'demo' / f'{name}.py'))
     if task == 'detection':
         coco.point_at(config, root / 'coco')
         coco.name_classes(config)

@@ -102,7 +102,7 @@ def test_the_rate_stays_where_the_rule_is_off(tmp_path: Path, rule: dict | None,
 
 
 def built(name: str, *options: str) -> Runner:
-    config = configs.load(str(DEMO / f'{name}.py'), options)
+    config = configs.load_config(str(DEMO / f'{name}.py'), options)
     config.work_dir = 'work_dirs/never_made'
     return Runner.build_model(_Unbuilt(config), config.model)
 

@@ -39,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe(task: str, root: Path) -> Config:
     name = {'detection': 'mask_rcnn_swin_nano', 'segmentation': 'upernet_swin_nano'}[task]
-    config = configs.load(str(DEMO / f'{name}.py'))
+    config = configs.load_config(str(DEMO / f'{name}.py'))
     dataset = config.val_dataloader.dataset
     if task == 'detection':
         coco.point_at(config, root / 'coco')

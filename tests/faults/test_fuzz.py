@@ -161,11 +161,11 @@ TENSORS = st.sampled_from(
 
 def read_checkpoint(path: Path) -> None:
     resume.look(path)
-    content = files.read(path)
+    content = files.read_checkpoint(path)
     files.state_dict(content)
     from swin_dense.predict import model
 
-    model.load(str(path), None)
+    model.load_model(str(path), None)
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ def test_predictions(data: st.DataObject, tmp_path: Path):
         text = torn(data, text)
     (tmp_path / 'found.json').write_bytes(text)
     with refused_or_read(tmp_path / 'canary'):
-        coco_results.read(tmp_path / 'found.json', truth)
+        coco_results.read_results(tmp_path / 'found.json', truth)
         coco.evaluate(truth, tmp_path / 'found.json')
 
 

@@ -31,7 +31,7 @@ def test_a_file_that_is_no_coco_json(root: Path, what: str):
     text, message = BROKEN[what]
     assert message in the_error(check(root, None, text)).line()
     with pytest.raises(UserError, match=f'annotations {root}'):
-        coco.read(root / 'instances.json')
+        coco.read_annotations(root / 'instances.json')
 
 
 def test_utf_16_which_pycocotools_does_not_read(root: Path):

@@ -101,7 +101,7 @@ def read(folder: Path, content: object) -> dict[str, list[dict]]:
     truth, _ = scenes.write(folder)
     path = folder / 'wrong.json'
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return coco_results.read(path, coco.load_truth(truth))
+    return coco_results.read_results(path, coco.load_truth(truth))
 
 
 @pytest.mark.parametrize('what', REFUSED)
@@ -129,9 +129,9 @@ def test_other_fields_are_left_out(tmp_path: Path):
     """Of a first entry with a caption, pycocotools would take all for captions."""
     truth = coco.load_truth(scenes.write(tmp_path)[0])
     (tmp_path / 'wrong.json').write_text(json.dumps([BOX | dict(caption='a cat', area='x', id=[1]), BOX]))
-    found = coco_results.read(tmp_path / 'wrong.json', truth)
+    found = coco_results.read_results(tmp_path / 'wrong.json', truth)
     assert found == {'bbox': [BOX, BOX]}
-    assert len(coco_results.load(truth, found['bbox']).anns) == 2
+    assert len(coco_results.as_coco(truth, found['bbox']).anns) == 2
 
 
 def test_what_is_no_file_is_not_waited_for(tmp_path: Path):
@@ -139,7 +139,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / 'pipe.json')
     for path in (tmp_path / 'pipe.json', Path('/dev/zero')):
         with pytest.raises(UserError, match=f'predictions {path}: no regular file'):
-            coco_results.read(path, truth)
+            coco_results.read_results(path, truth)
 
 
 def covers(mask: dict, image: dict) -> bool:
@@ -161,7 +161,7 @@ def test_counts_whose_sum_overflows_are_no_rle():
 def test_a_missing_file(tmp_path: Path):
     truth, _ = scenes.write(tmp_path)
     with pytest.raises(UserError, match='cannot be read'):
-        coco_results.read(tmp_path / 'absent.json', coco.load_truth(truth))
+        coco_results.read_results(tmp_path / 'absent.json', coco.load_truth(truth))
 
 
 def test_a_mask_is_not_given_its_boxs_area(tmp_path: Path):
@@ -173,11 +173,11 @@ def test_the_files_of_a_run(tmp_path: Path):
     """Each kind from its own file: their scores may differ."""
     truth = coco.load_truth(scenes.write(tmp_path)[0])
     (tmp_path / 'predictions.bbox.json').write_text(json.dumps([BOX]))
-    assert coco_results.read(tmp_path, truth) == {'bbox': [BOX]}
+    assert coco_results.read_results(tmp_path, truth) == {'bbox': [BOX]}
     (tmp_path / 'predictions.segm.json').write_text(json.dumps([BOX | MASK | dict(score=0.25)]))
-    assert coco_results.read(tmp_path, truth) == {'bbox': [BOX], 'segm': [MASK | dict(score=0.25)]}
+    assert coco_results.read_results(tmp_path, truth) == {'bbox': [BOX], 'segm': [MASK | dict(score=0.25)]}
     (tmp_path / 'predictions.segm.json').write_text('[]')
-    assert coco_results.read(tmp_path, truth) == {'bbox': [BOX], 'segm': []}
+    assert coco_results.read_results(tmp_path, truth) == {'bbox': [BOX], 'segm': []}
 
 
 def test_rle_is_sound_where_pycocotools_decodes_it():

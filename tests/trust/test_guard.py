@@ -152,7 +152,7 @@ def test_a_class_that_nobody_knew_of(
     monkeypatch.setattr(FCNHead, '__init__', init)
     path = checkpoint('segmentation', lambda config: None)
     with pytest.raises(UnsafeFileError, match=r'received\.pth is refused: reading or building it would open'):
-        model.load(str(path), None)
+        model.load_model(str(path), None)
     assert not canaries.sang()
 
 
@@ -171,5 +171,5 @@ def test_the_field_is_named(checkpoint: Callable, canaries: Canaries, monkeypatc
         config.model.decode_head.loss_decode.avg = 'payload'
 
     with pytest.raises(UnsafeFileError, match=r'\(model\.decode_head\.loss_decode\.avg\)'):
-        model.load(str(checkpoint('segmentation', change)), None)
+        model.load_model(str(checkpoint('segmentation', change)), None)
     assert not canaries.sang()

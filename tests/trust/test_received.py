@@ -32,7 +32,7 @@ def plain(node: Any) -> Any:  # noqa: ANN401
 def test_a_data_config_is_read_as_it_is(task: str, suffix: str, tmp_path: Path):
     values, path = plain(config_of(task).to_dict()), tmp_path / f'x{suffix}'
     path.write_text(json.dumps(values) if suffix == '.json' else yaml.safe_dump(values))
-    config = configs.load(str(path), ['model.backbone.embed_dims=16'])
+    config = configs.load_config(str(path), ['model.backbone.embed_dims=16'])
     values['model']['backbone']['embed_dims'] = 16
     assert plain(config.to_dict()) == values
     assert tasks.of_config(config).name == task
@@ -107,7 +107,7 @@ def test_a_json_config_that_would_run_code(name: str, canaries: Canaries, tool: 
 def test_a_damaged_data_config(content: str, suffix: str, tmp_path: Path):
     (tmp_path / f'x{suffix}').write_text(content)
     with pytest.raises(UserError, match=r'^config ') as caught:
-        configs.load(str(tmp_path / f'x{suffix}'))
+        configs.load_config(str(tmp_path / f'x{suffix}'))
     assert caught.value.status == 2
 
 
@@ -121,8 +121,8 @@ def test_pickled_annotations_in_any_config(field: str, tmp_path: Path):
     (tmp_path / 'x.py').write_text(text)
     option = f'train_dataloader.dataset.{field}=x.PKL'
     with pytest.raises(UnsafeFileError, match=rf'train_dataloader\.dataset\.{field}='):
-        configs.load(str(tmp_path / 'x.py'), [option])
-    configs.load(str(tmp_path / 'x.py'), [option.replace('PKL', 'json')])
+        configs.load_config(str(tmp_path / 'x.py'), [option])
+    configs.load_config(str(tmp_path / 'x.py'), [option.replace('PKL', 'json')])
 
 
 @pytest.mark.parametrize('suffix', ['.py', '.yaml'])
@@ -136,7 +136,7 @@ def test_a_config_that_names_itself_over_and_over(suffix: str, tmp_path: Path):
         lines = [f'{b} = [{", ".join([a] * 10)}]' for a, b in pairs]
         path = folder_of(config_of('detection'), tmp_path / 'run', '\n'.join(['\nx0 = [1]', *lines]))
     with pytest.raises(UserError, match='more than 1000000 values'):
-        configs.load(str(path))
+        configs.load_config(str(path))
 
 
 def folder_of(config: Config, folder: Path, extra: str = '') -> Path:
@@ -184,7 +184,7 @@ def test_a_dumped_config_works_as_a_config(task: str, tmp_path: Path):
     config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='x.pth')
     config.work_dir = 'elsewhere'
     folder = folder_of(config, tmp_path / 'run')
-    program, data = configs.load(str(folder / 'config.py')), configs.load(str(folder))
+    program, data = configs.load_config(str(folder / 'config.py')), configs.load_config(str(folder))
     assert data.work_dir == str(folder), 'a run may have been copied'
     assert data.model.backbone.init_cfg is None, 'a run that is over needs none'
     assert program.model.backbone.init_cfg.checkpoint == 'x.pth'
