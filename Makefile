@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# spinning OpenMP threads that share a core stall each other: see swin_dense/hosts/packages.py
+# spinning OpenMP threads that share a core stall each other: see swin_dense/__init__.py
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 10000
 

@@ -5,6 +5,7 @@ import pkgutil
 import random
 import subprocess
 import sys
+from importlib import resources
 
 import pytest
 
@@ -47,3 +48,33 @@ def test_in_any_order(seed: int):
     names = random.Random(seed).sample(MODULES, len(MODULES))
     code = 'import importlib, json, sys\nfor name in json.loads(sys.argv[1]): importlib.import_module(name)'
     in_a_fresh_interpreter(code, json.dumps(names))
+
+
+def test_the_package_alone_imports_nothing_more():
+    code = 'import os, sys; before = set(sys.modules); import swin_dense; print(*set(sys.modules) - before)'
+    assert in_a_fresh_interpreter(code).split() == ['swin_dense']
+
+
+WHEN_TORCH_IS_IMPORTED = """
+import os, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == 'torch':
+            print(os.environ['OMP_WAIT_POLICY'])
+sys.meta_path.insert(0, Finder())
+from swin_dense.models import SwinTransformer
+"""
+
+
+@pytest.mark.parametrize(('users', 'expected'), [(None, 'PASSIVE'), ('ACTIVE', 'ACTIVE')])
+def test_openmp_is_told_before_torch_is_imported(
+    monkeypatch: pytest.MonkeyPatch, users: str | None, expected: str
+):
+    monkeypatch.delenv('OMP_WAIT_POLICY', raising=False)
+    if users:
+        monkeypatch.setenv('OMP_WAIT_POLICY', users)
+    assert in_a_fresh_interpreter(WHEN_TORCH_IS_IMPORTED).split() == [expected]
+
+
+def test_type_checkers_see_that_the_package_is_typed():
+    assert resources.files('swin_dense').joinpath('py.typed').is_file()

@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 
 from swin_dense import hosts
+from swin_dense.console.stopping import Watch, watched
 from swin_dense.errors import exit_on_user_error
-from swin_dense.predict.stopping import Watch, watched
 from swin_dense.storage import folders
 
 

@@ -91,7 +91,6 @@ def prepare() -> str:
     """
     if wrong := problems():
         raise UserError('; '.join(wrong))
-    _wait_with_little_spinning()
     # both announce, at every import, what no user of ours can change
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
     warnings.filterwarnings('ignore', message='.*mmcv-lite.*')
@@ -99,17 +98,6 @@ def prepare() -> str:
     _leave_out_multimodal()
     allow_mmengine_checkpoints()
     return backend
-
-
-def _wait_with_little_spinning() -> None:
-    """Let OpenMP's threads soon sleep at barriers; it reads the variables when torch is first imported.
-
-    By default they spin for long. Where two of them share a core, as on a virtual or a busy machine, each
-    then waits out the other's time slice: measured on two virtual cores, one training step took 10.2 s so,
-    and 0.5 s sleeping at once. Spinning for about as long as waking a thread takes makes it 0.4 s.
-    """
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
-    os.environ.setdefault('GOMP_SPINCOUNT', '10000')  # turns of GNU's spinning loop
 
 
 def _provide_ops() -> str:
@@ -177,7 +165,6 @@ def use_device(device: str | None) -> None:
     Raises:
         UserError: the machine does not have it.
     """
-    _wait_with_little_spinning()
     if device is None:
         return
     kind, _, index = device.partition(':')

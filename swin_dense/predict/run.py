@@ -15,13 +15,13 @@ from mmengine.config import Config
 from swin_dense import tasks
 from swin_dense.console import terminal
 from swin_dense.console.progress import track
+from swin_dense.console.stopping import Stopped, Watch
 from swin_dense.errors import UserError
 from swin_dense.formats.predictions import Instances, LabelMap
 from swin_dense.predict.journal import Journal, identity
 from swin_dense.predict.predictor import Predictor
 from swin_dense.predict.results import Results
 from swin_dense.predict.sources import Source, open_video
-from swin_dense.predict.stopping import Stopped, Watch
 from swin_dense.tasks.task import Wanted
 from swin_dense.tiling.tiles import starts, untracked
 

@@ -19,10 +19,10 @@ import pytest
 from rich.console import Console
 
 from swin_dense.console import terminal
+from swin_dense.console.stopping import watched
 from swin_dense.errors import DiskFullError, StoppedError, UserError
 from swin_dense.predict import results, run, sources
 from swin_dense.predict.journal import NAME, Journal
-from swin_dense.predict.stopping import watched
 from swin_dense.tasks import detection_output
 from tests.predict.stub import StubPredictor
 
