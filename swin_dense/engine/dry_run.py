@@ -26,6 +26,7 @@ from swin_dense.console import terminal
 from swin_dense.console.times import clock
 from swin_dense.drawing import pictures
 from swin_dense.engine.header import training_header
+from swin_dense.engine.loops import skip_training
 from swin_dense.engine.runner import Runner
 
 WARM_UP = 3  # iterations that are not counted: allocations, caches, what the loaders have fetched before
@@ -95,8 +96,7 @@ class DryRunHook(Hook):
         runner.save_checkpoint(runner.work_dir, 'checkpoint.pth', save_param_scheduler=True)
         measured.checkpoint = time.perf_counter() - start
         measured.memory, measured.workers = peak_memory(), worker_memory()
-        loop.stop_training = True
-        loop._iter = 0  # a resumed loop would first fetch all that it has seen
+        skip_training(loop)
 
     def _train(self, runner: Runner) -> None:
         runner.call_hook('before_train_epoch')

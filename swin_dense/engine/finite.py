@@ -152,7 +152,7 @@ class FiniteHook(Hook):
         if not bad and not math.isfinite(total) and (math.isfinite(norm) or self._scale() is not None):
             bad = {'the sum of the losses': float(total)}
         told = '' if bad else _bad_gradients(self.model)
-        if any(wrapper._accumulative_counts > 1 for wrapper in self.wrappers):
+        if any(run_state.batches_per_step(wrapper) > 1 for wrapper in self.wrappers):
             told += '; the gradients accumulated for the same step are dropped'
         return _Failure(bad, values, norm, told)
 
@@ -270,7 +270,7 @@ class _Buffers:
                 torch._foreach_copy_(self._now(), self.copies)
 
     def _now(self) -> list[Tensor]:
-        return [module._buffers[name] for module, name in self.places]
+        return [module.get_buffer(name) for module, name in self.places]
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -9,6 +9,7 @@ from mmengine.runner.loops import BaseLoop
 from torch import nn
 
 from swin_dense import __version__, hosts, tasks
+from swin_dense.engine import run_state
 from swin_dense.engine.runner import Runner
 
 
@@ -107,7 +108,7 @@ def _precision(runner: Runner) -> str:
 def _batch(runner: Runner) -> str:
     """The effective batch and what it is made of."""
     images = _images(runner)
-    steps = runner.accumulation(runner.optim_wrapper)
+    steps = run_state.batches_per_step(runner.optim_wrapper)
     batch = images * runner.world_size * steps
     if batch == images:
         return f'{batch} images a step'
@@ -149,7 +150,7 @@ def _images(runner: Runner) -> int:
 def _ratio(runner: Runner) -> float | None:
     """The effective batch over the recipe's; None where the config states none."""
     recipe = (runner.auto_scale_lr or {}).get('base_batch_size')
-    steps = runner.accumulation(runner.optim_wrapper)
+    steps = run_state.batches_per_step(runner.optim_wrapper)
     return None if recipe is None else _images(runner) * runner.world_size * steps / recipe
 
 

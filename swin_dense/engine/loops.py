@@ -45,6 +45,12 @@ class InterruptedEvaluationHook(Hook):
             raise Interrupted(reason)
 
 
+def skip_training(loop: EpochBasedTrainLoop | IterBasedTrainLoop) -> None:
+    """Let the loop's ``run()`` end without an iteration, and without fetching what a resumed run has seen."""
+    loop.stop_training = True
+    loop._iter = 0
+
+
 class _Resumable(BaseLoop):
     """The common part of the two loops."""
 

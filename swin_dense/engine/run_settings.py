@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.runner import EpochBasedTrainLoop
 
+from swin_dense.engine import run_state
 from swin_dense.errors import UserError
 
 CHUNK = 2**20  # bytes that are read at a time
@@ -24,7 +25,7 @@ def settings(runner: Any) -> dict[str, Any]:  # noqa: ANN401  our Runner imports
         'seed': runner.seed,
         'processes': runner.world_size,
         'batch size of a process': loop.dataloader.batch_sampler.batch_size,
-        'accumulated batches': runner.accumulation(runner.optim_wrapper),
+        'accumulated batches': run_state.batches_per_step(runner.optim_wrapper),
         'precision': ' '.join(precision).strip(),
         'classes': list((getattr(dataset, 'metainfo', None) or {}).get('classes') or ()),
         'schedule': f'{loop.max_epochs} epochs' if by_epoch else f'{loop.max_iters} iterations',

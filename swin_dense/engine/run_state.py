@@ -56,6 +56,11 @@ def gradients(model: nn.Module, optim_wrapper: OptimWrapper) -> dict[str, Tensor
     }
 
 
+def batches_per_step(optim_wrapper: OptimWrapper) -> int:
+    """Batches whose gradients make one step; 1 without gradient accumulation."""
+    return getattr(optim_wrapper, '_accumulative_counts', 1)
+
+
 def restore(model: nn.Module, state: dict[str, Any]) -> None:
     """Give a process's model its accumulated gradients and its own buffers; random states come later."""
     buffers = dict(model.named_buffers())

@@ -144,14 +144,9 @@ class Runner(MMEngineRunner):
             return
         super().register_hook(hook, priority)
 
-    @staticmethod
-    def accumulation(optim_wrapper: OptimWrapper) -> int:
-        """Batches whose gradients make one step."""
-        return getattr(optim_wrapper, '_accumulative_counts', 1)
-
     def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: dict | None = None) -> None:
         """Scale linearly with the effective batch, of which mmengine forgets the accumulation."""
-        steps = self.accumulation(optim_wrapper)
+        steps = run_state.batches_per_step(optim_wrapper)
         if auto_scale_lr and auto_scale_lr.get('enable') and steps > 1:
             auto_scale_lr = {**auto_scale_lr, 'base_batch_size': auto_scale_lr['base_batch_size'] / steps}
         super().scale_lr(optim_wrapper, auto_scale_lr)
