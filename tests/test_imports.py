@@ -31,6 +31,7 @@ def in_a_fresh_interpreter(code: str, *arguments: str) -> str:
         'from swin_dense.evaluate.online import IoUMetric',
         'from swin_dense.engine.runner import Runner',
         'from swin_dense.report import page',
+        'from swin_dense.report.model_info import parts',
     ],
 )
 def test_a_public_import_is_the_first(statement: str):
