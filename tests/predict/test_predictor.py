@@ -8,8 +8,8 @@ from pycocotools import mask as mask_api
 from swin_dense.errors import UserError
 from swin_dense.formats import rle
 from swin_dense.predict import Instances, LabelMap, Predictor
-from tests.predict import scenes
 from tests.predict.conftest import TASKS, Made
+from tests.tiling import scenes
 
 
 @pytest.fixture(scope='module')

@@ -13,7 +13,7 @@ from swin_dense.formats.predictions import Instances, LabelMap
 from swin_dense.tiling.instances import predict_instances
 from swin_dense.tiling.label_maps import predict_labels
 from swin_dense.tiling.tiles import grid, neighbours, starts
-from tests.predict import scenes
+from tests.tiling import scenes
 
 
 @pytest.mark.parametrize('overlap', [0, 0.1, 0.25, 0.5, 0.7])
