@@ -187,7 +187,7 @@ def test_a_file_that_holds_no_annotations(tmp_path: Path, what: str):
 
 
 def test_an_annotation_file_that_is_absent(tmp_path: Path):
-    text = message(coco.read, tmp_path / 'train.json')
+    text = message(coco.read_annotations, tmp_path / 'train.json')
     assert 'do not exist' in text
     assert '--data' in text
 
