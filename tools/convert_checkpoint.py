@@ -1,9 +1,9 @@
-"""Recognise any Swin's file, say what it holds, and write it for another library.
+"""Recognise a Swin's checkpoint from any library, report what it holds, and write it for another library.
 
     python tools/convert_checkpoint.py swin_tiny_patch4_window7_224.pth --report
     python tools/convert_checkpoint.py model.safetensors backbone.pth --to mmdet
 
-OUT ends in .safetensors or, for torch.save, in anything else.
+If OUT ends in .safetensors, that is its format. Otherwise torch.save writes it.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def per_stage(sides: list[int], stages: int) -> list[int]:
-    """One side stands for all stages."""
+    """The window side of each stage; a single side is that of all stages."""
     if sides and (min(sides) < 1 or len(sides) not in (1, stages)):
         given = ' '.join(map(str, sides))
         raise UserError(f'a window of {given}: give one side, or one for each of the {stages} stages')
@@ -57,7 +57,7 @@ def main() -> None:
         stages = len(architecture(swin).depths)
         sides = [per_stage(given, stages) for given in (args.window, args.pretrained_window)]
         tensors = export(swin, args.to, *sides)
-        files.write(args.out, tensors, TARGETS[args.to])
+        files.write_tensors(args.out, tensors, TARGETS[args.to])
         if args.report != 'json':
             print(f'written: {printable(str(args.out))} ({args.to}, {len(tensors)} tensors)')
 

@@ -1,4 +1,4 @@
-"""Make weights fit a model of another window, image size or number of input channels. Pure functions."""
+"""Resize weights for a model of another window, image size or number of input channels. Pure functions."""
 
 import math
 
@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def window_of(rows: int) -> int | None:
-    """Side M of the window whose bias table has (2M - 1)^2 rows, None if there is none."""
+def window_side(rows: int) -> int | None:
+    """Side M of the window whose bias table has (2M - 1)^2 rows; None if no window has so many rows."""
     side = math.isqrt(rows)
     return (side + 1) // 2 if side**2 == rows and side % 2 else None
 
@@ -17,11 +17,11 @@ def resize_bias_table(table: Tensor, rows: int) -> Tensor:
     """Bicubic resize of v1's relative position bias table to another window.
 
     Args:
-        table: ((2M - 1)^2, nH), rows by (dy, dx).
-        rows: (2M' - 1)^2.
+        table: ((2M - 1)^2, nH). Rows are ordered by (dy, dx).
+        rows: (2M' - 1)^2 for the new window side M'.
 
     Returns:
-        (rows, nH), ``table`` itself if it has that many.
+        (rows, nH). This is ``table`` itself if it has that many rows.
     """
     if table.size(0) == rows:
         return table
@@ -39,18 +39,19 @@ def resize_position(position: Tensor, height: int, width: int) -> Tensor:
 
 
 def inflate_stem(weight: Tensor, channels: int) -> Tensor:
-    """Patch embedding for another number of input channels.
+    """Change the number of input channels of the patch embedding's weight.
 
-    Every old channel's weight is shared out among the new channels that take its place (new channel c
-    continues old channel c mod K, for fewer channels old k joins new k mod channels), so the weights sum
-    to what they were: an image of equal planes keeps its features.
+    New channel c takes the place of old channel c mod K. If there are fewer new channels than old ones, old
+    channel k is added to new channel k mod ``channels``. The new channels that take the place of one old
+    channel share its weight equally. The sum of the weights is unchanged, so an image whose channels are
+    equal keeps its features.
 
     Args:
-        weight: (C, K, 4, 4).
+        weight: (C, K, 4, 4), of a model with K input channels.
         channels: new number of input channels.
 
     Returns:
-        (C, channels, 4, 4), ``weight`` itself if nothing changes.
+        (C, channels, 4, 4). This is ``weight`` itself if the number is the same.
     """
     old = weight.size(1)
     if old == channels:
@@ -63,17 +64,20 @@ def inflate_stem(weight: Tensor, channels: int) -> Tensor:
 
 
 def adapted(name: str, value: Tensor, shape: torch.Size) -> tuple[Tensor, str] | None:
-    """A backbone's tensor in another shape and what was done to it, None if that cannot be.
+    """Resize a tensor of a backbone.
 
     Args:
         name: our name of the tensor.
-        value: as the file has it.
-        shape: as the model needs it.
+        value: the tensor in the file.
+        shape: the shape that the model needs.
+
+    Returns:
+        The resized tensor and a description of the change; None if this tensor cannot be resized so.
     """
     if value.ndim != len(shape):
         return None
     if name.endswith('relative_position_bias_table') and value.shape[1:] == shape[1:]:
-        old, new = window_of(value.size(0)), window_of(shape[0])
+        old, new = window_side(value.size(0)), window_side(shape[0])
         return (resize_bias_table(value, shape[0]), f'window {old} -> {new}') if old else None
     if name.endswith('absolute_pos_embed') and value.shape[:2] == shape[:2]:
         return resize_position(value, *shape[2:]), f'grid {tuple(value.shape[2:])} -> {tuple(shape[2:])}'

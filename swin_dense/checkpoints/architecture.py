@@ -1,11 +1,11 @@
-"""The architecture that a Swin's weights have, read off their shapes, and whether they are complete."""
+"""Read the architecture of a Swin off the shapes of its weights, and check that the weights are complete."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from swin_dense.checkpoints.convert import Swin, naming
+from swin_dense.checkpoints.convert import Swin, errors_name
 from swin_dense.checkpoints.formats import FORMATS
 from swin_dense.checkpoints.matching import match
 from swin_dense.checkpoints.report import Report
@@ -22,7 +22,7 @@ SIZES: dict[tuple[int, tuple[int, ...]], str] = {  # embed_dims, depths
 
 @dataclass(frozen=True)
 class Architecture:
-    """Arguments of the backbone; ``window_sizes`` has None where the file does not tell."""
+    """Arguments of the backbone. A window size is None if the file does not tell it."""
 
     version: int
     embed_dims: int
@@ -65,12 +65,12 @@ def architecture(swin: Swin) -> Architecture:
 
 
 def examine(swin: Swin, file: str) -> Report:
-    """Report what the file gives to a backbone of its own architecture.
+    """Report how the file's tensors match a backbone of the file's own architecture.
 
     Raises:
         UserError: the shapes contradict each other, or weights are not finite.
     """
-    with naming(file):
+    with errors_name(file):
         kind = architecture(swin)
         position = swin.weights.get('absolute_pos_embed')
         wanted = shapes(kind, position if isinstance(position, Tensor) else None)
@@ -82,30 +82,34 @@ def examine(swin: Swin, file: str) -> Report:
 
 
 def shapes(kind: Architecture, position: Tensor | None = None) -> dict[str, tuple[int, ...]]:
-    """The parameters of a backbone, as ``SwinTransformer(V2).state_dict()`` has them, without a model.
+    """The shape of every parameter of a backbone, by name. No model is built: that would import the hosts.
 
     Args:
-        kind: its architecture; an unknown window is taken for 8.
+        kind: the architecture. An unknown window is taken as 8.
         position: the absolute position embedding (1, C, h, w), if there is one.
+
+    Returns:
+        The names, their order and the shapes of ``SwinTransformer(V2).state_dict()``.
     """
-    C = kind.embed_dims  # noqa: N806  the letter of the papers
+    dim = kind.embed_dims
     wanted: dict[str, tuple[int, ...]] = {}
     if position is not None:
-        wanted['absolute_pos_embed'] = (1, C, position.size(2), position.size(2))
-    wanted['patch_embed.proj.weight'] = (C, kind.in_channels, PATCH, PATCH)
-    wanted['patch_embed.proj.bias'] = (C,)
-    wanted |= _norm('patch_embed.norm', C)
-    for i, depth in enumerate(kind.depths):
-        dim, window = C * 2**i, kind.window_sizes[i] or 8
-        for j in range(depth):
+        wanted['absolute_pos_embed'] = (1, dim, position.size(2), position.size(2))
+    wanted['patch_embed.proj.weight'] = (dim, kind.in_channels, PATCH, PATCH)
+    wanted['patch_embed.proj.bias'] = (dim,)
+    wanted |= _norm('patch_embed.norm', dim)
+    dims = [dim * 2**i for i in range(len(kind.depths))]
+    for i, dim in enumerate(dims):
+        for j in range(kind.depths[i]):
             has_norm3 = kind.extra_norm_every is not None and (j + 1) % kind.extra_norm_every == 0
+            window = kind.window_sizes[i] or 8
             wanted |= _block(f'layers.{i}.blocks.{j}', dim, kind, kind.num_heads[i], window, has_norm3)
-        if i + 1 < len(kind.depths):
-            # v1 has the norm before the reduction, v2 after it
+        if i + 1 < len(dims):
+            # v1 norms before the reduction, v2 after it
             wanted |= _norm(f'layers.{i}.downsample.norm', 4 * dim if kind.version == 1 else 2 * dim)
             wanted[f'layers.{i}.downsample.reduction.weight'] = (2 * dim, 4 * dim)
-    for i in range(len(kind.depths)):
-        wanted |= _norm(f'norm{i}', C * 2**i)
+    for i, dim in enumerate(dims):
+        wanted |= _norm(f'norm{i}', dim)
     return wanted
 
 

@@ -8,28 +8,28 @@ from pathlib import Path
 from swin_dense.errors import UserError
 
 MAGIC = b'PK\x03\x04'
-HEADER = 30  # bytes of a record's own header, before its name and its padding
+HEADER = 30  # bytes of the fixed part of a record's header; its name and padding follow
 CHUNK = 2**22  # bytes read at a time
-GROWTH, SLACK = 4, 2**24  # an archive may unpack to so many times its size, and so many bytes more
+GROWTH, SLACK = 4, 2**24  # an archive may unpack to GROWTH times its size plus SLACK bytes
 
 
 def is_archive(path: Path) -> bool:
-    """Whether torch would read the file as a zip archive, and not as its older format."""
+    """Whether torch would read the file as a zip archive. Otherwise it has torch's older format."""
     with path.open('rb') as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def check(path: Path) -> bool:
+def check_records(path: Path) -> bool:
     """Read the whole archive once, in little memory, and compare every record with its CRC32.
 
-    An archive whose records all lack theirs, as torch writes on demand, is taken as it is.
+    torch can write archives without checksums. An archive in which no checksum is right is accepted.
 
     Returns:
-        Whether its records are stored as they are, so that they can be mapped into memory.
+        Whether no record is compressed. Such an archive can be mapped into memory.
 
     Raises:
-        UserError: a record is damaged, records overlap, or they unpack to far more than the file.
-        zipfile.BadZipFile: it is no zip archive, or its list of records is damaged.
+        UserError: a record is damaged, records overlap, or they unpack to far more bytes than the file has.
+        zipfile.BadZipFile: the file is no zip archive, or its list of records is damaged.
     """
     with path.open('rb') as file, zipfile.ZipFile(file) as archive:
         records = [record for record in archive.infolist() if not record.is_dir()]
@@ -44,9 +44,7 @@ def check(path: Path) -> bool:
             else:
                 wrong.append(record.filename)
     if wrong and right:
-        raise UserError(
-            f'checkpoint {path} is damaged: its record {wrong[0]} is not what was written (CRC32)'
-        )
+        raise UserError(f'checkpoint {path} is damaged: the CRC32 of its record {wrong[0]} is wrong')
     return all(record.compress_type == zipfile.ZIP_STORED for record in records)
 
 
@@ -54,12 +52,13 @@ def _check_sizes(path: Path, records: list[zipfile.ZipInfo]) -> None:
     size, unpacked = path.stat().st_size, sum(record.file_size for record in records)
     if unpacked > GROWTH * size + SLACK:
         raise UserError(
-            f'checkpoint {path} is refused: its {size} bytes unpack to {unpacked}, and torch.save packs none'
+            f'checkpoint {path} is refused: its {size} bytes unpack to {unpacked}, '
+            f'and torch.save does not compress'
         )
 
 
 def _check_places(path: Path, file: BufferedReader, records: list[zipfile.ZipInfo], end: int) -> None:
-    """No record may begin before the one in front of it ends: the same bytes would be read many times."""
+    """Refuse records that overlap: the same bytes would be read many times."""
     for record in sorted(records, key=lambda record: record.header_offset, reverse=True):
         if _start(file, record) + record.compress_size > end:
             raise UserError(f'checkpoint {path} is damaged: its record {record.filename} overlaps another')
@@ -67,7 +66,7 @@ def _check_places(path: Path, file: BufferedReader, records: list[zipfile.ZipInf
 
 
 def _start(file: BufferedReader, record: zipfile.ZipInfo) -> int:
-    """Where a record's bytes begin: after its own header, whose padding the list of records does not tell."""
+    """The offset of a record's bytes. They follow its header, and only the header tells the padding."""
     file.seek(record.header_offset)
     header = file.read(HEADER)
     if header[:4] != MAGIC or len(header) < HEADER:
@@ -77,7 +76,7 @@ def _start(file: BufferedReader, record: zipfile.ZipInfo) -> int:
 
 
 def _crc32(file: BufferedReader, archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> int | None:
-    """The CRC32 of what a record holds; None if it cannot be unpacked, or ends early."""
+    """The CRC32 of a record's content; None if it cannot be unpacked, or ends early."""
     if record.compress_type != zipfile.ZIP_STORED:
         try:
             with archive.open(record) as unpacked:

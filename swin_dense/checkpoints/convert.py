@@ -1,4 +1,4 @@
-"""From any library's Swin to ours and back: dict of tensors in, dict of tensors out."""
+"""Convert the weights of a Swin between libraries: dict of tensors in, dict of tensors out."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,13 +9,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from swin_dense.checkpoints.adapt import window_of
+from swin_dense.checkpoints.adapt import window_side
 from swin_dense.checkpoints.files import fetch, read_checkpoint, state_dict
-from swin_dense.checkpoints.formats import DERIVED, FORMATS, NORMS, Format, origins, places
+from swin_dense.checkpoints.formats import DERIVED, FORMATS, NORMS, Format, library_names, our_names
 from swin_dense.errors import UserError
 from swin_dense.kernels.windows import log_coordinates, relative_position_index
 
-# what a file can be converted to, and the key below which that library looks for the tensors
+# the libraries to convert for, and the key of the dict of tensors in their files; None for no dict around it
 TARGETS = {
     'swin_dense': 'state_dict',
     'microsoft': 'model',
@@ -26,31 +26,32 @@ TARGETS = {
     'mmdet': 'state_dict',
     'mmseg': 'state_dict',
 }
+# the libraries whose detectors and segmentors have the same necks and heads as the file's
 WITH_HEADS = ('swin_dense', 'microsoft', 'mmdet', 'mmseg')
 CPU = torch.device('cpu')
-# the weights of q, k and v where a library keeps them apart: they are joined only while they are used,
-# because together they are a quarter of a Swin
 QKV = ('query', 'key', 'value')
-Apart = tuple[Tensor, Tensor, Tensor]
-Weights = dict[str, Tensor | Apart]
+# the weights of q, k and v of a library that has three layers; they are concatenated only when they are used,
+# because together they are a quarter of a Swin
+SeparateQKV = tuple[Tensor, Tensor, Tensor]
+Weights = dict[str, Tensor | SeparateQKV]
 Value = TypeVar('Value')
 
 
 @dataclass
 class Swin:
-    """The Swin that a file holds, under our names.
+    """The Swin in a file, under our names.
 
     Attributes:
-        source: key in ``FORMATS`` of the layout that the file has.
-        prefix: what precedes the backbone's names in the file.
-        weights: parameters of the backbone, and ``norm`` and ``head`` of a classifier.
-        derived: tensors that follow from sizes.
-        others: what is not of the Swin (neck, heads), under the file's names.
+        source: the key in ``FORMATS`` of the file's layout.
+        prefix: the prefix of the backbone's names in the file.
+        weights: the parameters of the backbone, and ``norm`` and ``head`` of a classifier.
+        derived: tensors that follow from sizes alone, such as the relative position index.
+        others: all other tensors (neck, heads), under the file's names.
     """
 
     source: str
     prefix: str
-    weights: dict[str, Tensor | Apart]
+    weights: Weights
     derived: dict[str, Tensor]
     others: dict[str, Tensor]
 
@@ -61,25 +62,28 @@ class Swin:
 
     @property
     def title(self) -> str:
-        """Whose it is, for people."""
+        """The library and the version, for messages."""
         return f'{FORMATS[self.source].title}, Swin v{self.version}'
 
     def window(self, block: str) -> int | None:
-        """Side of the window of a block (``layers.0.blocks.0``), None if the file does not tell it."""
+        """The window side of a block (``layers.0.blocks.0``); None if the file does not tell it."""
         table = self.weights.get(f'{block}.attn.relative_position_bias_table')
         if isinstance(table, Tensor):
-            return window_of(table.size(0))
+            return window_side(table.size(0))
         coordinates = self.derived.get(f'{block}.attn.relative_coords_table')
         return None if coordinates is None else (coordinates.size(1) + 1) // 2
 
 
-def joined(value: Tensor | Apart) -> Tensor:
-    """A weight in one piece."""
+def joined(value: Tensor | SeparateQKV) -> Tensor:
+    """A weight as one tensor: q, k and v are concatenated."""
     return torch.cat(value) if isinstance(value, tuple) else value
 
 
 def open_swin(location: str) -> Swin:
-    """The Swin in a file or at an address.
+    """The Swin in a file.
+
+    Args:
+        location: a path or an http(s) address.
 
     Raises:
         UserError: the file cannot be read safely, or holds no Swin.
@@ -94,14 +98,14 @@ def open_swin(location: str) -> Swin:
 
 
 def find_swin(tensors: Mapping[str, Tensor], file: str) -> Swin | None:
-    """``recognise`` for the tensors of a file, whose name goes into the messages."""
-    with naming(file):
+    """``recognise`` for the tensors of a file. Its errors name the file."""
+    with errors_name(file):
         return recognise(tensors)
 
 
 @contextmanager
-def naming(file: str) -> Iterator[None]:
-    """Turn what goes wrong with the names and shapes of a file's tensors into a ``UserError``."""
+def errors_name(file: str) -> Iterator[None]:
+    """Turn errors about the names and shapes of a file's tensors into a ``UserError`` that names the file."""
     try:
         yield
     except UserError as error:
@@ -115,19 +119,19 @@ def recognise(tensors: Mapping[str, Tensor]) -> Swin | None:
     """Find the Swin among ``tensors``, by names and shapes alone; None if there is none.
 
     Raises:
-        UserError: there are several.
+        UserError: there are several Swins.
     """
     best = None
     for name in FORMATS:
-        stem = f'{places(name)["patch_embed.proj"]}.weight'
+        stem = f'{library_names(name)["patch_embed.proj"]}.weight'
         prefixes = [key.removesuffix(stem) for key in tensors if key.endswith(stem)]
         swins = [
             _renamed_to_ours(tensors, name, prefix)
             for prefix in prefixes
             if not prefix or prefix.endswith('.')
         ]
-        # many networks embed patches or call their first layer so, but only a Swin has its blocks in stages
-        swins = [swin for swin in swins if _ending(swin.weights, '.attn.proj.weight')]
+        # other networks have a first layer of this name, but only a Swin has its blocks in stages
+        swins = [swin for swin in swins if _with_suffix(swin.weights, '.attn.proj.weight')]
         if len(swins) > 1:
             below = ', '.join(repr(swin.prefix) for swin in swins)
             raise UserError(f'there are {len(swins)} Swins in it, below {below}')
@@ -139,12 +143,12 @@ def recognise(tensors: Mapping[str, Tensor]) -> Swin | None:
 
 
 def _renamed_to_ours(tensors: Mapping[str, Tensor], name: str, prefix: str) -> Swin:
-    names = origins(name)
+    names = our_names(name)
     swin = Swin(name, prefix, {}, {}, {})
     for key, value in tensors.items():
         module, _, kind = key.removeprefix(prefix).rpartition('.')
         ours = names.get(f'{module}.{kind}'.lstrip('.')) or (module in names and f'{names[module]}.{kind}')
-        # whole models keep the classifier, and Hugging Face's the output norms, beside the backbone
+        # in whole models the classifier, and in Hugging Face's also the output norms, are beside the backbone
         beside = module != names.get(module) in ('head', *NORMS)
         if not ours or not (key.startswith(prefix) or beside):
             swin.others[key] = value
@@ -160,18 +164,18 @@ def _in_our_layout(swin: Swin) -> Weights:
     if layout.separate:
         weights = _join_qkv(weights)
     if layout.one_bias and swin.version == 2:
-        for key in _ending(weights, 'attn.qkv.bias'):
+        for key in _with_suffix(weights, 'attn.qkv.bias'):
             query, _, value = joined(weights.pop(key)).chunk(3)
             weights[key.replace('qkv.bias', 'q_bias')] = query
             weights[key.replace('qkv.bias', 'v_bias')] = value
     if layout.unfold:
-        for key in _of_merged_channels(weights, swin.version):
+        for key in _of_4c_channels(weights, swin.version):
             weights[key] = from_unfold(joined(weights[key]))
     position = weights.get('absolute_pos_embed')
-    if isinstance(position, Tensor) and position.ndim == 3:  # (1, N, C), of square images
+    if isinstance(position, Tensor) and position.ndim == 3:  # (1, N, C); the images were square
         side = math.isqrt(position.size(1))
         weights['absolute_pos_embed'] = position.transpose(1, 2).unflatten(2, (side, side))
-    # a classifier's only norm comes before its head; C5 has one of its own only where C2..C4 have them
+    # a classifier's only norm belongs to its head; a norm of C5 comes with norms of C2..C4
     if layout.final_norm != 'norm' and 'head.weight' in weights and 'norm0.weight' not in weights:
         weights = _with_norm(weights, layout.final_norm, 'norm')
     return weights
@@ -183,20 +187,20 @@ def export(
     """The tensors under the names, and in the layout, of another library.
 
     Args:
-        swin: what ``recognise`` returned.
-        target: one of ``TARGETS``. Necks and heads go along to those that have them.
-        windows: side of the window in each stage, of a v2 whose file does not tell it.
-        pretrained: that of the pretraining, if it was another.
+        swin: the Swin that ``recognise`` returned.
+        target: a key of ``TARGETS``. Necks and heads are kept for the libraries in ``WITH_HEADS``.
+        windows: window side of each stage. It is needed for a v2 whose file does not tell it.
+        pretrained: window side of each stage in the pretraining, if it was another.
 
     Raises:
-        UserError: the library has no such Swin, or wants to know what the file does not tell.
+        UserError: the library has no such Swin, or needs the window and nobody tells it.
     """
-    if lacking := _lacking(target, swin):
-        able = ', '.join(other for other in TARGETS if not _lacking(other, swin))
-        raise UserError(f'{target} has no {lacking}: convert to {able}')
+    if part := _unsupported(target, swin):
+        able = ', '.join(other for other in TARGETS if not _unsupported(other, swin))
+        raise UserError(f'{target} has no {part}: convert to {able}')
     openmmlab = 'mmpretrain_v2' if swin.version == 2 else 'mmdet'
     name = openmmlab if target in ('mmdet', 'mmseg', 'mmpretrain') else target
-    # a detector or segmentor goes whole to those that have such
+    # a detector or segmentor is converted as a whole, for the libraries that have such models
     classifier = 'head.weight' in swin.weights
     whole = swin.prefix.endswith('backbone.') and not classifier and target in WITH_HEADS
     prefix = 'backbone.' if whole else FORMATS[name].prefix
@@ -205,15 +209,15 @@ def export(
     exported = dict(swin.others) if whole else {}
     for key, value in _in_layout(swin, FORMATS[name], windows, pretrained).items():
         module, _, kind = key.rpartition('.')
-        place = places(name).get(key) or f'{places(name)[module]}.{kind}'
-        exported[place if module == 'head' else prefix + place] = value.contiguous()
+        renamed = library_names(name).get(key) or f'{library_names(name)[module]}.{kind}'
+        exported[renamed if module == 'head' else prefix + renamed] = value.contiguous()
     return exported
 
 
 def _in_layout(
     swin: Swin, layout: Format, windows: Sequence[int], pretrained: Sequence[int]
 ) -> dict[str, Tensor]:
-    """The inverse of ``_in_our_layout``, still under our names."""
+    """The inverse of ``_in_our_layout``. The names stay ours."""
     weights = {key: joined(value) for key, value in swin.weights.items()}
     if layout.final_norm != 'norm':
         weights = _with_norm(weights, 'norm', layout.final_norm)
@@ -224,22 +228,22 @@ def _in_layout(
     if layout.flat_position and 'absolute_pos_embed' in weights:
         weights['absolute_pos_embed'] = weights['absolute_pos_embed'].flatten(2).transpose(1, 2)
     if layout.unfold:
-        for key in _of_merged_channels(weights, swin.version):
+        for key in _of_4c_channels(weights, swin.version):
             weights[key] = to_unfold(weights[key])
     if layout.one_bias:
-        for key in _ending(weights, 'attn.q_bias'):
+        for key in _with_suffix(weights, 'attn.q_bias'):
             query, value = weights.pop(key), weights.pop(key.replace('q_bias', 'v_bias'))
             weights[key.replace('q_bias', 'qkv.bias')] = torch.cat([query, torch.zeros_like(query), value])
     return _split_qkv(weights) if layout.separate else weights
 
 
-def _lacking(target: str, swin: Swin) -> str | None:
+def _unsupported(target: str, swin: Swin) -> str | None:
     """The first part of such a Swin that the library does not support; None if it supports all."""
     if swin.version == 2 and target in ('mmdet', 'mmseg'):
         return 'Swin v2'
-    if _ending(swin.weights, '.norm3.weight') and target not in ('swin_dense', 'mmpretrain'):
+    if _with_suffix(swin.weights, '.norm3.weight') and target not in ('swin_dense', 'mmpretrain'):
         return 'Swin v2 with extra norms'
-    # Hugging Face's v2 has one, of a token too many: it cannot be used
+    # Hugging Face's v2 has one with a token too many, so it cannot be used
     without = ('timm', 'torchvision') if swin.version == 1 else ('timm', 'torchvision', 'hf')
     if 'absolute_pos_embed' in swin.weights and target in without:
         return 'absolute position embedding'
@@ -252,7 +256,7 @@ def _buffers(
     """The derived tensors that the library expects in a file."""
     buffers: dict[str, Tensor] = {}
     expected = layout.buffers.get(swin.version, ())
-    for key in _ending(swin.weights, '.attn.proj.weight') if expected else ():
+    for key in _with_suffix(swin.weights, '.attn.proj.weight') if expected else ():
         block = key.removesuffix('.attn.proj.weight')
         stage = int(block.split('.')[1])
         side = swin.window(block) or (windows[stage] if windows else None)
@@ -261,8 +265,8 @@ def _buffers(
                 f'{layout.title} saves the window, which this file does not tell: add --window SIDE'
             )
         index = relative_position_index(side, CPU)
-        where = f'{block}.attn.relative_position_index'
-        buffers[where] = index if layout.flat_index else index.view(side**2, -1)
+        index = index if layout.flat_index else index.view(side**2, -1)
+        buffers[f'{block}.attn.relative_position_index'] = index
         if 'relative_coords_table' in expected:
             where = f'{block}.attn.relative_coords_table'
             scale = pretrained[stage] if pretrained else side
@@ -273,9 +277,9 @@ def _buffers(
 
 
 def _join_qkv(weights: Weights) -> Weights:
-    """query, key, value -> qkv; v2's key has no bias, so there q_bias and v_bias stay apart."""
+    """query, key, value -> qkv. v2's key has no bias, so v2 keeps q_bias and v_bias."""
     weights = dict(weights)
-    for key in _ending(weights, 'attn.query.weight'):
+    for key in _with_suffix(weights, 'attn.query.weight'):
         attn = key.removesuffix('query.weight')
         query, key_weight, value = (joined(weights.pop(f'{attn}{part}.weight')) for part in QKV)
         weights[f'{attn}qkv.weight'] = query, key_weight, value
@@ -313,16 +317,14 @@ def to_unfold(value: Tensor) -> Tensor:
     return value.unflatten(-1, (2, 2, channels)).movedim((-3, -2), (-1, -2)).flatten(-3)
 
 
-def _of_merged_channels(weights: Mapping[str, Tensor | Apart], version: int) -> list[str]:
-    """Names of what has the 4C channels of a merging as its last axis; v2 norms after its projection."""
-    names = _ending(weights, '.downsample.reduction.weight')
-    if version == 1:
-        names += _ending(weights, '.downsample.norm.weight') + _ending(weights, '.downsample.norm.bias')
-    return names
+def _of_4c_channels(weights: Mapping[str, Tensor | SeparateQKV], version: int) -> list[str]:
+    """Names of the tensors with a merging's 4C channels as last axis. v2's norm has 2C: it comes later."""
+    parts = ['reduction.weight', 'norm.weight', 'norm.bias'] if version == 1 else ['reduction.weight']
+    return [key for part in parts for key in _with_suffix(weights, f'.downsample.{part}')]
 
 
 def _with_norm(weights: Mapping[str, Value], old: str, new: str) -> dict[str, Value]:
-    """Call the norm ``old`` ``new``, unless there is one already."""
+    """Rename the norm ``old`` to ``new``; drop it if there is a norm ``new`` already."""
     if f'{new}.weight' in weights:
         return {key: value for key, value in weights.items() if not key.startswith(f'{old}.')}
     return {
@@ -331,5 +333,5 @@ def _with_norm(weights: Mapping[str, Value], old: str, new: str) -> dict[str, Va
     }
 
 
-def _ending(weights: Mapping[str, Tensor | Apart], suffix: str) -> list[str]:
+def _with_suffix(weights: Mapping[str, Tensor | SeparateQKV], suffix: str) -> list[str]:
     return [key for key in weights if key.endswith(suffix)]

@@ -1,4 +1,4 @@
-"""Open checkpoint files without running anything that they contain."""
+"""Read and write checkpoint files. No code in a file is run."""
 
 import argparse
 import errno
@@ -31,23 +31,26 @@ PREFIXES = ('module.', '_orig_mod.')  # of DataParallel, of torch.compile
 
 
 class _Settings:
-    """In place of the yacs.config.CfgNode that Microsoft's training script saves: a plain dict."""
+    """Makes a plain dict of the yacs.config.CfgNode that Microsoft's training script saves."""
 
-    def __new__(cls) -> OrderedDict:  # type: ignore[misc]  # the pickle makes a CfgNode, and gets a dict
+    def __new__(cls) -> OrderedDict:  # type: ignore[misc]  # it returns no _Settings on purpose
         return OrderedDict()
 
 
-# what torch refuses first of a checkpoint with mmengine's message hub
-OF_MMENGINE = re.compile(r'\b(mmengine|numpy|builtins\.getattr)\b')
-# plain data beside the tensors, of training scripts
+# in torch's refusal of a checkpoint of mmengine's: one of these comes first in its message hub
+MMENGINE_NAMES = re.compile(r'\b(mmengine|numpy|builtins\.getattr)\b')
+# plain data that training scripts save beside the tensors
 HARMLESS: list[Any] = [argparse.Namespace, (_Settings, 'yacs.config.CfgNode')]
 
 
 def fetch(location: str) -> Path:
-    """The local path of a file path or http(s) address; an address is downloaded once into torch's cache.
+    """The local path of a checkpoint. A file at an address is downloaded once, into torch's cache.
+
+    Args:
+        location: a path or an http(s) address.
 
     Raises:
-        UserError: there is no such file, or it cannot be downloaded.
+        UserError: the file does not exist, or cannot be downloaded.
     """
     if location.startswith(('http://', 'https://')):
         return _download(location)
@@ -62,7 +65,7 @@ def fetch(location: str) -> Path:
 
 
 def _download(address: str) -> Path:
-    # named by the whole address: that of half the files on a hub ends in model.safetensors
+    # the name is made of the whole address: on a hub, half of the files are called model.safetensors
     name = re.sub(r'[^\w.-]+', '_', address.partition('://')[2].partition('?')[0])
     path = Path(torch.hub.get_dir()) / 'checkpoints' / name
     try:
@@ -81,28 +84,28 @@ def read_checkpoint(path: Path, mapped: bool = False) -> dict:
     """The content of a file of ``torch.save`` or safetensors, on the CPU. Nothing in it is ever run.
 
     Args:
-        path: the file; ``.safetensors`` is told by its name.
-        mapped: leave the tensors on disk until they are used. For files that stay as they are until then.
+        path: the file. The suffix ``.safetensors`` tells the format.
+        mapped: leave the tensors on disk until they are used. The file must not change before that.
 
     Raises:
-        UnsafeFileError: it names code to run.
-        UserError: it is damaged, or holds more than tensors and plain data, or tensors of a kind that are
-            no weights: sparse, quantized, without values.
+        UnsafeFileError: the file names code to run.
+        UserError: the file is damaged, holds other things than tensors and plain data, or holds tensors that
+            cannot be weights: sparse ones, quantized ones, tensors without values.
     """
     try:
         if path.suffix == '.safetensors':
             return _checked(load_file(path), path)
-        # only the zip format, torch's own since 1.6, can be mapped
-        mapped = archive.is_archive(path) and archive.check(path) and mapped
+        # only zip archives can be mapped; torch has written them since 1.6
+        mapped = archive.is_archive(path) and archive.check_records(path) and mapped
         content = _load(path, mapped)
     except UserError:
         raise
-    except Exception as error:  # a damaged file raises whatever its bytes happen to mean
+    except Exception as error:  # a damaged file can raise any exception
         if code := _code_in(path, str(error)):
             raise UnsafeFileError(
                 f'checkpoint {path} is refused: it holds {code}, code that opening it would run'
             ) from error
-        # torch puts its advice, to open the file unsafely, first
+        # torch's message begins with advice to open the file unsafely
         reason = str(error).rpartition('WeightsUnpickler error: ')[2].strip().split('\n')[0]
         raise UserError(
             f'checkpoint {path} cannot be read safely: {reason[:200] or type(error).__name__}'
@@ -114,48 +117,48 @@ def read_checkpoint(path: Path, mapped: bool = False) -> dict:
 
 def _load(path: Path, mapped: bool) -> object:
     with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of newer pickles and of TorchScript: an error follows
+        warnings.simplefilter('ignore')  # torch warns of newer pickles and TorchScript; an error follows
         try:
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
         except Exception as error:
-            if not OF_MMENGINE.search(str(error)):
+            if not MMENGINE_NAMES.search(str(error)):
                 raise
-            hosts.allow_mmengine_checkpoints()  # imports mmengine, which few files need
+            hosts.allow_mmengine_checkpoints()  # it imports mmengine, and few files need that
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
 
 
 def check_whole(path: Path) -> None:
-    """Read a checkpoint once in little memory, to know whether it is what was written.
+    """Check that a checkpoint is whole, by reading it once in little memory.
 
-    A zip archive's records have checksums. Of safetensors the sizes are known, and of torch's older format
-    nothing but how it begins.
+    The records of a zip archive have checksums. A file of safetensors tells its size. In torch's older format
+    only the first byte can be checked.
 
     Raises:
-        UserError: it is not; or it cannot be read.
+        UserError: the file is damaged or cut off, or it cannot be read.
     """
     try:
         if path.suffix == '.safetensors':
             with safe_open(path, 'pt'):
                 return
         if archive.is_archive(path):
-            archive.check(path)
+            archive.check_records(path)
             return
         with path.open('rb') as file:
             if file.read(1) == PICKLE:
                 return
     except (OSError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
         raise UserError(f'checkpoint {path} cannot be read safely: {error}') from error
-    raise UserError(f'checkpoint {path} cannot be read safely: it is empty, or of no known format')
+    raise UserError(f'checkpoint {path} cannot be read safely: it is empty, or has no known format')
 
 
 def _checked(content: dict, path: Path) -> dict:
-    """The content, if its meta data are names with values and its tensors have values in a plain layout."""
+    """The content, after a check: ``meta`` must be a dict, and every tensor a plain array of numbers."""
     meta = content.get('meta')
     if meta is not None and not isinstance(meta, (dict, Tensor)):
-        raise UserError(f'checkpoint {path}: meta is {meta!r:.40}, not a dict of what the file is')
+        raise UserError(f'checkpoint {path}: meta is {meta!r:.40}, not a dict')
     for name, tensor in _tensors(content):
         if kind := _kind(tensor):
-            raise UserError(f'checkpoint {path}: {name} is a {kind} tensor, and no model is filled from it')
+            raise UserError(f'checkpoint {path}: {name} is a {kind} tensor: it cannot be loaded into a model')
     return content
 
 
@@ -180,25 +183,25 @@ def _kind(tensor: Tensor) -> str | None:
         return 'quantized'
     if tensor.is_nested:
         return 'nested'
-    # of eight bits or fewer: they lack their scales, and torch neither sums nor compares them
+    # floats of eight bits or fewer lack their scales, and torch neither sums nor compares them
     return str(tensor.dtype) if tensor.is_floating_point() and tensor.itemsize < 2 else None
 
 
 def _code_in(path: Path, message: str) -> str | None:
-    """The function or class that torch refused, or that a pickle which torch's reader cannot read names."""
+    """The function or class that the file would import, from torch's refusal or from the pickle itself."""
     if refused := re.search(r'(?:GLOBAL|class) `?([\w.]+)', message):
         return refused[1]
     strings: list[str] = []
     try:
         file = io.BytesIO(_pickle_in(path))
-        while True:  # torch's older format is several pickles
-            for opcode, argument, _ in pickletools.genops(file):  # it runs nothing
+        while True:  # torch's older format consists of several pickles
+            for opcode, argument, _ in pickletools.genops(file):  # this runs nothing
                 if isinstance(argument, str):
                     strings.append(argument)
                 name = strings[-1].replace(' ', '.') if opcode.name == 'GLOBAL' else '.'.join(strings[-2:])
                 if opcode.name.endswith('GLOBAL') and not name.startswith(('torch.', 'collections.')):
                     return name
-    except Exception:  # this is no pickle either, or its end
+    except Exception:  # the file is no pickle, or this is its end
         return None
 
 
@@ -213,46 +216,51 @@ def _pickle_in(path: Path, limit: int = 2**24) -> bytes:
 
 
 def state_dict(content: dict) -> dict[str, Tensor]:
-    """The tensors by name, out of the wrappers and prefixes that training code puts around them."""
+    """The tensors by name, without the dicts and prefixes that training code puts around them."""
     for wrapper in WRAPPERS:
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
             break
     tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    for prefix in PREFIXES * 2:  # either may be around the other
+    for prefix in PREFIXES * 2:  # each may stand before the other
         inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        # mmengine's averaged models count their steps beside the module
+        # mmengine's averaged models keep a counter, 'steps', beside the module
         if len(inside) == len(tensors.keys() - {'steps'}):
             tensors = inside
     return tensors
 
 
-def write(path: Path, tensors: dict[str, Tensor], wrapper: str | None) -> None:
-    """Save tensors: as safetensors if the name ends so, else by ``torch.save``, below ``wrapper`` if given.
+def write_tensors(path: Path, tensors: dict[str, Tensor], wrapper: str | None) -> None:
+    """Save tensors: in the format of safetensors if the suffix says so, and else with ``torch.save``.
+
+    Args:
+        path: the file.
+        tensors: the tensors by name.
+        wrapper: with ``torch.save``, the key of the dict of tensors in the file; None for no dict around it.
 
     Raises:
-        DiskFullError: the disk is full; what was there before is intact.
+        DiskFullError: the disk is full; the file that was there before is intact.
         UserError: the file cannot be written for another reason.
     """
     with atomic.replacing(path) as partial:
-        partial.touch()  # the system says why it cannot; the libraries below say it in words of their own
+        partial.touch()  # an error here names the reason; the libraries below put it into words of their own
         try:
             if path.suffix == '.safetensors':
-                save_file(_apart(tensors), partial, metadata={'format': 'pt'})
+                save_file(_unshared(tensors), partial, metadata={'format': 'pt'})
             else:
                 torch.save({wrapper: tensors} if wrapper else tensors, partial)
-        except (RuntimeError, SafetensorError) as error:  # torch's own for what the system refuses
+        except (RuntimeError, SafetensorError) as error:  # the libraries' errors for a failed write
             code = _system_error(partial, sum(tensor.nbytes for tensor in tensors.values()))
             raise OSError(code, str(error).split('\n')[0]) from error
 
 
 def _system_error(path: Path, wanted: int) -> int:
-    """Why a library could not write a file of so many bytes: the disk is full, or another reason."""
+    """The system's code for a failed write of ``wanted`` bytes: a full disk, or an input/output error."""
     return errno.ENOSPC if shutil.disk_usage(path.parent).free < wanted else errno.EIO
 
 
-def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of those that share memory, which safetensors refuses."""
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, those that share memory copied: safetensors refuses shared memory."""
     memory = {key: value.untyped_storage().data_ptr() for key, value in tensors.items()}
     shared = {place for place, count in Counter(memory.values()).items() if count > 1}
     return {key: value.clone() if memory[key] in shared else value for key, value in tensors.items()}

@@ -1,8 +1,7 @@
-"""Where every library keeps the parameters of a Swin: tables, which ``convert.py`` reads both ways.
+"""The names of a Swin's parameters in every library, as tables that ``convert.py`` reads in both directions.
 
-A table says, for each of our modules (Microsoft's names), how the library calls it. In the patterns
-``{i}`` is the stage and ``{j}`` the block, both from 0; ``{next}`` is i + 1, ``{odd}`` 2i + 1 and
-``{even}`` 2i + 2.
+A table gives the library's name of each of our modules. Our names are Microsoft's. In the patterns ``{i}`` is
+the stage and ``{j}`` the block, both from 0; ``{next}`` is i + 1, ``{odd}`` is 2i + 1, ``{even}`` is 2i + 2.
 """
 
 from collections.abc import Mapping
@@ -15,34 +14,34 @@ IN_BLOCK = (
     'norm1', 'norm2', 'norm3', 'mlp.fc1', 'mlp.fc2', 'attn.qkv', 'attn.proj',
     'attn.relative_position_bias_table', 'attn.logit_scale', 'attn.q_bias', 'attn.v_bias',
     'attn.cpb_mlp.0', 'attn.cpb_mlp.2',
-    'attn.query', 'attn.key', 'attn.value',  # of libraries that keep the three apart
+    'attn.query', 'attn.key', 'attn.value',  # of libraries with three layers
     'attn.relative_position_index', 'attn.relative_coords_table', 'attn_mask',
 )  # fmt: skip
 IN_MERGING = ('norm', 'reduction')
 OUTSIDE = ('patch_embed.proj', 'patch_embed.norm', 'absolute_pos_embed', 'norm', 'head')
 NORMS = ('norm0', 'norm1', 'norm2', 'norm3')
-# what follows from sizes alone; some libraries save it nevertheless
+# tensors that follow from sizes alone; some libraries save them nevertheless
 DERIVED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
 
 
 @dataclass(frozen=True)
 class Format:
-    """Where a library keeps the parameters, by our names; what is not listed has our name.
+    """The layout of a library. Modules that are not listed have our names.
 
     Attributes:
-        title: for people.
-        block, merging: patterns of the places of a block, and of the merging that follows stage i.
-        inside: names in a block.
-        outside: names beside the stages.
-        prefix: what precedes the backbone's names in the library's whole models.
-        final_norm: our name of what a classifier norms its last map with.
-        output_norms: whether there are norms of C2..C5, as in detectors and segmentors.
-        unfold: the merging's 4C channels are in ``nn.Unfold``'s order.
-        separate: q, k and v are three layers.
-        one_bias: v2's q and v biases are one ``qkv.bias``, whose part of k is not used.
-        flat_index: the relative position index is (N * N,), not (N, N).
-        flat_position: the absolute position embedding is (1, N, C).
-        buffers: derived tensors that the library expects in a file, by version.
+        title: the library's name in messages.
+        block, merging: patterns of the names of a block, and of the merging that follows stage i.
+        inside: the library's names in a block, by our names.
+        outside: the library's names beside the stages, by our names.
+        prefix: the prefix of the backbone's names in the library's whole models.
+        final_norm: our name of the norm before a classifier's head.
+        output_norms: whether the library has norms of C2..C5, as detectors and segmentors need them.
+        unfold: whether a merging's 4C channels are in the order of ``nn.Unfold``.
+        separate: whether q, k and v are three layers.
+        one_bias: whether v2's q and v biases are in one ``qkv.bias``, whose part for k is not used.
+        flat_index: whether the relative position index is (N * N,) instead of (N, N).
+        flat_position: whether the absolute position embedding is (1, N, C).
+        buffers: by version, the derived tensors that the library expects in a file.
     """
 
     title: str
@@ -85,7 +84,7 @@ _HF_INSIDE = {
     'mlp.fc1': 'intermediate.dense',
     'mlp.fc2': 'output.dense',
 }
-# what transformers 5 calls them in memory; its files keep the names above
+# the names that transformers 5 has in memory; its files keep the names above
 _HF_MEMORY = {
     'attn.query': 'attention.q_proj',
     'attn.key': 'attention.k_proj',
@@ -100,7 +99,7 @@ _TWO = {1: (_INDEX,), 2: (_INDEX, _COORDS)}
 
 FORMATS = {
     'microsoft': Format('Microsoft', flat_position=True, buffers=_TWO),
-    'swin_dense': Format('swin_dense'),  # Microsoft's names: read as the former
+    'swin_dense': Format('swin_dense'),  # the same names: files are recognised as Microsoft's
     'timm': Format(
         'timm', merging='layers.{next}.downsample', outside={'head': 'head.fc'}, output_norms=False
     ),
@@ -164,8 +163,8 @@ FORMATS = {
 
 
 @cache
-def places(name: str) -> dict[str, str]:
-    """Our name of every module, and of every lone parameter -> its name in the layout ``name``."""
+def library_names(name: str) -> dict[str, str]:
+    """Our name of every module or parameter -> its name in the layout ``name``."""
     layout = FORMATS[name]
     names = {ours: layout.outside.get(ours, ours) for ours in OUTSIDE}
     for i in range(STAGES):
@@ -181,6 +180,6 @@ def places(name: str) -> dict[str, str]:
 
 
 @cache
-def origins(name: str) -> dict[str, str]:
-    """The inverse of ``places``."""
-    return {theirs: ours for ours, theirs in places(name).items()}
+def our_names(name: str) -> dict[str, str]:
+    """The inverse of ``library_names``."""
+    return {theirs: ours for ours, theirs in library_names(name).items()}

@@ -1,11 +1,11 @@
-"""Load a file's weights into a model, and say what happened."""
+"""Load the weights of a file into a model, and report what was loaded."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from swin_dense.checkpoints.convert import Apart, Swin, find_swin, joined
+from swin_dense.checkpoints.convert import SeparateQKV, Swin, find_swin, joined
 from swin_dense.checkpoints.formats import NORMS
 from swin_dense.checkpoints.matching import match
 from swin_dense.checkpoints.report import Report
@@ -17,23 +17,24 @@ from swin_dense.models.swin_v2 import SwinTransformerV2
 def load_weights(
     model: nn.Module, tensors: Mapping[str, Tensor], file: str, adapt: bool, partial: bool
 ) -> Report:
-    """Fill ``model`` from the tensors of a file, of whichever library they are: if they fit, or not at all.
+    """Load the tensors of a file, from any library, into ``model``. After an error the model is unchanged.
 
     Args:
         model: a Swin backbone, or a detector or segmentor with any backbone.
-        tensors: by the file's names.
-        file: its name, for messages.
-        adapt: make another model's weights fit: resize what can be resized, and leave heads and output norms
-            as they are where they are missing or of another shape. Else it must be this model's own file.
+        tensors: the tensors under the file's names.
+        file: the name of the file, for messages.
+        adapt: accept another model's weights. Tensors of the backbone are resized where that is possible.
+            Heads and output norms keep their values where the file lacks them or has other shapes. Without
+            ``adapt`` the file must be this model's own.
         partial: allow weights to be missing.
 
     Raises:
-        UserError: no tensor matches, one is not finite, shapes disagree, or weights are missing.
+        UserError: no tensor matches, a tensor is not finite, shapes disagree, or weights are missing.
     """
     backbone = getattr(model, 'backbone', model)
     prefix = '' if backbone is model else 'backbone.'
     ours = isinstance(backbone, SwinTransformer)
-    renamed: Mapping[str, Tensor | Apart] = tensors
+    renamed: Mapping[str, Tensor | SeparateQKV] = tensors
     source = 'names of the model'
     if isinstance(backbone, SwinTransformer):
         renamed, source = _under_our_names(backbone, tensors, file, prefix)
@@ -57,8 +58,8 @@ def load_weights(
 
 def _under_our_names(
     backbone: SwinTransformer, tensors: Mapping[str, Tensor], file: str, prefix: str
-) -> tuple[Mapping[str, Tensor | Apart], str]:
-    """The tensors under the model's names, and whose they are."""
+) -> tuple[Mapping[str, Tensor | SeparateQKV], str]:
+    """The tensors under the model's names, and the library and version that they come from."""
     swin = find_swin(tensors, file)
     if swin is None:
         return tensors, 'not a Swin'
@@ -70,17 +71,17 @@ def _under_our_names(
 
 
 def _is_needed(key: str, prefix: str) -> bool:
-    """Whether a tensor belongs to the backbone and is none of its output norms, which classifiers lack."""
+    """Whether a file must have this tensor of the backbone: only the output norms may be missing."""
     return key.startswith(prefix) and key.removeprefix(prefix).split('.')[0] not in NORMS
 
 
 def _check_coordinates(swin: Swin, backbone: SwinTransformer, file: str) -> None:
-    """Refuse a v2 whose position bias was learned on other coordinates, if the file tells."""
+    """Refuse a v2 whose file tells that its position bias was learned on other coordinates."""
     for name, module in backbone.named_modules():
         learned = swin.derived.get(f'{name}.relative_coords_table')
         if learned is None or learned.ndim != 4 or learned.size(1) < 3:
             continue
-        # the largest is log2(1 + 8 x) / 3 with x = (M - 1) / (P - 1), in a table of 2M - 1 rows
+        # in a table of 2M - 1 rows the largest coordinate is log2(1 + 8 x) / 3 with x = (M - 1) / (P - 1)
         side = (1 + 4 * (learned.size(1) - 1) / (8 ** learned.abs().max() - 1)).item()
         if not abs(side - module.pretrained_window) < 0.5:
             raise UserError(

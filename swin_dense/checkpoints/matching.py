@@ -1,4 +1,4 @@
-"""Which tensors of a file fill which of a model; it needs the names and shapes of the model alone."""
+"""Choose the tensors of a file that fill a model. Only the names and shapes of the model are needed."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from swin_dense.checkpoints.adapt import adapted
-from swin_dense.checkpoints.convert import Apart, joined
+from swin_dense.checkpoints.convert import SeparateQKV, joined
 from swin_dense.checkpoints.formats import DERIVED
 from swin_dense.checkpoints.report import Report
 from swin_dense.errors import UserError
@@ -14,23 +14,26 @@ from swin_dense.errors import UserError
 
 def match(
     wanted: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor | Apart],
+    tensors: Mapping[str, Tensor | SeparateQKV],
     report: Report,
     prefix: str | None = None,
-) -> dict[str, Tensor | Apart]:
+) -> dict[str, Tensor | SeparateQKV]:
     """Choose the tensors that fill a model.
 
     Args:
-        wanted: the model's tensors, which may be on the meta device and stay as they are.
-        tensors: by the model's names.
-        report: is told what becomes of each.
-        prefix: what precedes the names of the backbone. Its tensors of other shapes are adapted, and those
-            of heads dropped; None refuses both.
+        wanted: the model's tensors. They may be on the meta device, and are not changed.
+        tensors: the file's tensors under the model's names.
+        report: gets the names of the matched, adapted, missing, unexpected and dropped tensors.
+        prefix: the prefix of the backbone's names. Tensors of other shapes are adapted in the backbone, and
+            dropped elsewhere. With None they are refused.
+
+    Returns:
+        The tensors to load, by the model's names and in the model's shapes.
 
     Raises:
-        UserError: no tensor matches, one is not finite, or shapes disagree.
+        UserError: no tensor matches, a tensor is not finite, or shapes disagree.
     """
-    fitted: dict[str, Tensor | Apart] = {}
+    fitted: dict[str, Tensor | SeparateQKV] = {}
     for key, target in wanted.items():
         if key not in tensors:
             report.missing.append(key)
@@ -54,13 +57,13 @@ def match(
 
 def _fit(
     report: Report,
-    fitted: dict[str, Tensor | Apart],
+    fitted: dict[str, Tensor | SeparateQKV],
     key: str,
     value: Tensor,
     shape: torch.Size,
     prefix: str | None,
 ) -> None:
-    """Adapt one tensor of another shape, drop it if it is of a head, or refuse."""
+    """Adapt one tensor of another shape, drop it if it belongs to a head, or refuse it."""
     of_backbone = prefix is not None and key.startswith(prefix)
     change = adapted(key, value, shape) if of_backbone else None
     if change is not None:
@@ -75,11 +78,11 @@ def _fit(
 
 
 def _check_values(file: str, key: str, value: Tensor, target: Tensor) -> None:
-    """Refuse what is not finite, and integers for weights: of quantized models, they lack their scales."""
+    """Refuse values that are not finite, and integers for weights: a quantized model's, without scales."""
     if not value.is_floating_point():
         if target.is_floating_point():
             raise UserError(f'checkpoint {file}: {key} is {value.dtype}, but the model needs {target.dtype}')
         return
-    # the sum of finite weights is finite, and needs no memory
+    # a finite sum shows that all values are finite, and needs no memory
     if not value.sum().isfinite() and not value.isfinite().all():
         raise UserError(f'checkpoint {file}: {key} has values that are not finite')

@@ -11,18 +11,18 @@ from swin_dense.registry import WEIGHT_INITIALIZERS
 
 @WEIGHT_INITIALIZERS.register_module()
 class Pretrained:
-    """Initialise a Swin backbone from any Swin's file: a classifier, a backbone, a whole detector.
+    """Initialise a Swin backbone from the file of a classifier, a backbone or a whole detector.
 
     Bias tables, position embeddings and the patch embedding are resized to the model's windows, images
-    and channels. What was loaded is reported on the terminal and in the log.
+    and channels. A report of the loaded tensors goes to the terminal and into the log.
 
     Args:
         checkpoint: path or http(s) address of a ``.pth``, ``.pt``, ``.bin`` or ``.safetensors`` file.
-        partial: allow weights of the backbone to be missing. Its output norms, which classifiers do
-            not have, may always be.
+        partial: allow weights of the backbone to be missing. Its output norms may always be missing:
+            classifiers do not have them.
 
     Raises:
-        UserError: the file cannot be read, does not fit, or lacks weights.
+        UserError: the file cannot be read, does not fit the model, or lacks weights.
     """
 
     def __init__(self, checkpoint: str, partial: bool = False) -> None:

@@ -9,13 +9,13 @@ class Report:
 
     Attributes:
         file: path or address.
-        source: whose weights they are, ``'timm, Swin v2'``.
-        matched: the model's tensors that were taken as they are.
-        adapted: tensors that were changed to fit, and how.
-        missing: the model's tensors that the file lacks; they keep their initial values.
-        unexpected: tensors of the file that the model has no place for.
-        dropped: tensors of both, in shapes that cannot be made to fit.
-        filled: share of the model's parameters that now come from the file, from 0 to 1.
+        source: the library that the weights come from: ``'timm, Swin v2'``.
+        matched: the model's tensors that were loaded unchanged.
+        adapted: the tensors that were resized, and the change of each.
+        missing: the model's tensors that the file lacks. They keep their initial values.
+        unexpected: the file's tensors that the model does not have.
+        dropped: tensors that both have, in shapes that cannot be adapted.
+        filled: the share of the model's parameters that come from the file, from 0 to 1.
     """
 
     file: str
@@ -28,11 +28,11 @@ class Report:
     filled: float = 0.0
 
     def as_dict(self) -> dict:
-        """Plain data, for JSON."""
+        """The report as plain data, for JSON."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """One line on the whole, and one for each kind of tensor that did not simply match."""
+        """A line of totals, and lines for the tensors that did not match."""
         total = len(self.matched) + len(self.adapted) + len(self.missing) + len(self.dropped)
         lines = [
             f'weights: {self.file} ({self.source}): {len(self.matched)} of {total} tensors matched, '

@@ -41,7 +41,7 @@ def test_two_flipped_bytes_in_the_middle(mapped: bool, tmp_path: Path):
     damaged = path.read_bytes().index(WEIGHTS['layer2'].numpy().tobytes())
     flip(path, damaged + 1000)
     assert not torch.equal(torch.load(path)['state_dict']['layer2'], WEIGHTS['layer2']), 'torch reads it'
-    with pytest.raises(UserError, match=r'x\.pth is damaged: its record x/data/2 is not what was written'):
+    with pytest.raises(UserError, match=r'x\.pth is damaged: the CRC32 of its record x/data/2 is wrong'):
         files.read_checkpoint(path, mapped)
     with pytest.raises(UserError, match='x/data/2'):
         files.check_whole(path)
@@ -143,7 +143,7 @@ def test_what_is_no_checkpoint_is_not_whole(content: bytes, tmp_path: Path):
 
 def test_other_formats_that_are_whole(tmp_path: Path):
     torch.save(WEIGHTS, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
-    files.write(tmp_path / 'x.safetensors', WEIGHTS, None)
+    files.write_tensors(tmp_path / 'x.safetensors', WEIGHTS, None)
     for name in ('old.pth', 'x.safetensors'):
         files.check_whole(tmp_path / name)
     (tmp_path / 'x.safetensors').write_bytes((tmp_path / 'x.safetensors').read_bytes()[:-1])
@@ -179,13 +179,13 @@ def test_meta_data_that_are_no_dict(meta: object, tmp_path: Path):
 
 def test_writing_replaces_the_file_or_leaves_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ('x.pth', 'x.safetensors'):
-        files.write(tmp_path / name, WEIGHTS, None)
+        files.write_tensors(tmp_path / name, WEIGHTS, None)
 
     def refuse(*arguments: object, **options: object) -> None:
         raise RuntimeError('unexpected pos 64 vs 0')
 
     monkeypatch.setattr(torch, 'save', refuse)
     with pytest.raises(UserError, match=r'x\.pth cannot be written'):
-        files.write(tmp_path / 'x.pth', WEIGHTS, None)
+        files.write_tensors(tmp_path / 'x.pth', WEIGHTS, None)
     assert files.read_checkpoint(tmp_path / 'x.pth').keys() == WEIGHTS.keys()
     assert len(list(tmp_path.iterdir())) == 2, 'nothing partial is left'

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from swin_dense.checkpoints.convert import export, recognise
-from swin_dense.checkpoints.formats import places
+from swin_dense.checkpoints.formats import library_names
 from swin_dense.checkpoints.pretrained import Pretrained
 from swin_dense.errors import UserError
 from swin_dense.models import SwinTransformer
@@ -156,7 +156,7 @@ MISSHAPEN = {
 @pytest.mark.parametrize('name', MISSHAPEN)
 def test_shapes_of_no_swin(name: str, layout: str, tmp_path: Path, tool: Callable):
     module, _, leaf = name.rpartition('.')
-    place = places(layout).get(name) or f'{places(layout)[module]}.{leaf}'
+    place = library_names(layout).get(name) or f'{library_names(layout)[module]}.{leaf}'
     weights = export(recognise(WEIGHTS), layout)
     prefix = 'backbone.' if layout == 'mmdet' else 'swin.' if layout == 'hf' else ''
     place = prefix + place.replace('self.qkv', 'self.value')

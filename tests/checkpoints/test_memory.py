@@ -53,7 +53,7 @@ def swin_l(target: str, path: Path) -> None:
     weights = {key: 0.02 * torch.randn(shape) for key, shape in shapes.items() if not key.startswith('norm')}
     weights |= {'norm.weight': torch.ones(1536), 'norm.bias': torch.zeros(1536)}
     weights |= {'head.weight': torch.zeros(1000, 1536), 'head.bias': torch.zeros(1000)}
-    files.write(path, export(recognise(weights), target), TARGETS[target])
+    files.write_tensors(path, export(recognise(weights), target), TARGETS[target])
 
 
 @pytest.mark.slow
