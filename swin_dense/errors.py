@@ -8,17 +8,17 @@ from swin_dense.printable import printable
 
 
 class UserError(Exception):
-    """A mistake in a config, a data set, a checkpoint or a command line, told in one line.
+    """A mistake in a config, a data set, a checkpoint or a command line.
 
-    The message names the file and the field, and where possible the mend.
+    The message is one line. It names the file and the field, and where possible it says how to correct them.
 
     Attributes:
         status: exit status of the tool.
-        told: whether another process of the run has printed it already.
+        printed: whether another process of the run has printed it already.
     """
 
     status = 2
-    told = False
+    printed = False
 
 
 class UnsafeFileError(UserError):
@@ -28,27 +28,27 @@ class UnsafeFileError(UserError):
 
 
 class NotFiniteError(UserError):
-    """NaN or infinity where a result is to be computed: there is no figure that would be true."""
+    """NaN or infinity in a model or in its output, so that no figure would be true."""
 
     status = 4
 
 
 class FailedRunError(UserError):
-    """A run that cannot go on for a reason outside the config: no memory, a process that died or hangs.
+    """A run that cannot go on, and the config is not the reason: no memory, a process that died or hangs.
 
-    Its last checkpoint is intact.
+    The last checkpoint of the run is intact.
     """
 
     status = 1
 
 
 class DiskFullError(UserError):
-    """There is no space for a file; the one that was there before is intact.
+    """The disk has no space for a file. The file that was there before is intact.
 
     Args:
         path: the file.
-        wanted: bytes of it that were written or are needed.
-        free: bytes that the disk has left.
+        wanted: size of the file in bytes.
+        free: bytes that are free on the disk.
     """
 
     status = 74  # EX_IOERR
@@ -61,10 +61,10 @@ class DiskFullError(UserError):
 
 
 class StoppedError(UserError):
-    """A signal stopped the run after its state was saved: not a mistake, but nothing that goes on.
+    """A signal stopped the run, and its state is saved. This is no mistake, but the tool has to end.
 
     Args:
-        message: what was stopped, where it is saved and how it goes on.
+        message: what was stopped, where its state is, and how to resume it.
         status: 128 plus the number of the signal: 130 for SIGINT, 143 for SIGTERM.
     """
 
@@ -79,12 +79,12 @@ def exit_on_user_error(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         start = '' if isinstance(error, StoppedError) else 'error: '
-        if not error.told:
-            print(start + _told(error), file=sys.__stderr__)
+        if not error.printed:
+            print(start + _one_line(error), file=sys.__stderr__)
         sys.exit(error.status)
 
 
-def _told(error: UserError) -> str:
-    """The message as one line; of a data loader's worker, torch puts a traceback before it."""
+def _one_line(error: UserError) -> str:
+    """The message as one line, without the traceback that torch adds to an error of a loader's worker."""
     _, _, message = str(error).rpartition(f'{type(error).__module__}.{type(error).__qualname__}: ')
     return printable(' '.join(message.split()))

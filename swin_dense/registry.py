@@ -1,7 +1,7 @@
 """Child registries of scope ``swin_dense``.
 
 ``type='swin_dense.X'`` in any mmdet or mmseg config makes mmengine import this module and then the
-``locations`` named here, so no config needs ``custom_imports``. One child per family that we use.
+modules in ``LOCATIONS``, so no config needs ``custom_imports``.
 """
 
 from mmengine.registry import DATASETS as MMENGINE_DATASETS
@@ -12,7 +12,7 @@ from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
-# the modules that register each kind
+# the modules that register something, by the kind of registry
 LOCATIONS = {
     'datasets': ['swin_dense.data.coco_dataset'],
     'metrics': ['swin_dense.evaluate.online'],

@@ -1,4 +1,4 @@
-"""What is installed, what works, and the command that mends what does not.
+"""What is installed, what works, and the command that repairs the rest.
 
 python tools/doctor.py
 python tools/doctor.py --run work_dirs/mask_rcnn_swin_t
@@ -47,17 +47,17 @@ def main() -> None:
 
 
 def show_installation() -> None:
-    """What is installed, what works, and the command that mends what does not."""
+    """What is installed, what works, and the command that repairs the rest."""
     table = Table(title=f'swin_dense {__version__}', title_justify='left')
-    for column in ('what', 'found', 'needed', 'mend'):
+    for column in ('what', 'found', 'needed', 'fix'):
         table.add_column(column, overflow='fold')
     table.add_row('python', platform.python_version(), '>=3.10,<3.14', '')
     for requirement in (*packages.REQUIREMENTS, packages.mmcv_flavour()):
         wrong = requirement.problem()
         installed = packages.installed_version(requirement.name) or '-'
         colour = 'red' if wrong else 'green'
-        mend = requirement.mend if wrong else ''
-        table.add_row(requirement.name, f'[{colour}]{installed}', requirement.versions, mend)
+        fix = requirement.fix if wrong else ''
+        table.add_row(requirement.name, f'[{colour}]{installed}', requirement.versions, fix)
     wrong = packages.problems()
     if not wrong:
         backend = packages.prepare()

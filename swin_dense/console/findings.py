@@ -25,7 +25,7 @@ class Finding:
             A warning is worth a look; a note is worth knowing.
         file: the annotation file, label map, image or folder.
         field: what is meant in it, ``annotations.bbox`` or ``label 7``; empty for the file as a whole.
-        message: what is wrong and, where it is not plain, what follows and what mends it. No full stop.
+        message: what is wrong and, where it is not plain, what follows and how to correct it. No full stop.
         examples: annotation ids, image ids or file names, all of them or the first few.
         count: how many there are.
         samples: whether it is single images or label maps, without which training can go on.

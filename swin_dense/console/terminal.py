@@ -70,12 +70,12 @@ def _log(text: str) -> None:
 def quiet_hosts() -> Iterator[None]:
     """Send prints and warnings of the hosts to the log file while a run goes on.
 
-    A log that cannot be written, on a full disk for example, is told once; the run goes on without it.
+    A log that cannot be written, on a full disk for example, is reported once; the run goes on without it.
     """
     channel = logging.getLogger('py.warnings')
     before = channel.handlers
     handler: Any = logging.Handler
-    told = handler.handleError
+    report = handler.handleError
     logging.captureWarnings(True)
     channel.handlers = [_WarningsToLog()]
     handler.handleError = _LogFailure()  # logging's own prints to sys.stderr, which leads to the log
@@ -83,21 +83,21 @@ def quiet_hosts() -> Iterator[None]:
         with redirect_stdout(_ToLog()), redirect_stderr(_ToLog()):
             yield
     finally:
-        handler.handleError = told
+        handler.handleError = report
         channel.handlers = before
         logging.captureWarnings(False)
 
 
 class _LogFailure:
-    """Stands in for ``logging.Handler.handleError``: says the first failure on the terminal."""
+    """Stands in for ``logging.Handler.handleError``: prints the first failure."""
 
     def __init__(self) -> None:
-        self._told = False
+        self._warned = False
 
     def __call__(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
-        if not self._told and isinstance(error, OSError):
-            self._told = True
+        if not self._warned and isinstance(error, OSError):
+            self._warned = True
             warn(f'the log cannot be written ({error.strerror or error}): the run goes on without it')
 
 

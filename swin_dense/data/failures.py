@@ -1,4 +1,4 @@
-"""A failure to load a sample is told in one line; another sample takes the place of a bad one.
+"""A failure to load a sample is one line. Another sample takes the place of a bad one.
 
 A sample is made by a pipeline of the hosts, in a worker or in the main process. Its errors seldom say which
 file they are about. So the file is looked up in the data set, opened once more, and named.

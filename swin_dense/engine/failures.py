@@ -1,4 +1,4 @@
-"""A run's failures that are no mistake of the config, each told in one line."""
+"""A run's failures that are no mistake of the config, each as one line."""
 
 import re
 from collections.abc import Iterator
@@ -17,22 +17,21 @@ NOT_DETERMINISTIC = re.compile(r'(\w+) does not have a deterministic implementat
 
 
 @contextmanager
-def told(config: Config, watch: WorkerWatch) -> Iterator[None]:
-    """Turn what happens to the memory, the workers or the other processes of a run into one-line errors.
+def as_user_errors(config: Config, watch: WorkerWatch) -> Iterator[None]:
+    """Turn failures of the memory, the workers or other processes of a run into one-line errors.
 
-    All else passes unchanged. In a distributed run the first process that fails tells why, and the others end
-    without a line: their errors have ``told`` set. So it is with a ``UserError`` of the block, whichever rank
-    raises it.
+    Other exceptions pass unchanged. In a distributed run the first process that fails prints the reason. The
+    errors of the others, a ``UserError`` included, have ``printed`` set, so that they print nothing.
 
     Args:
-        config: of the run; it says what can be lowered.
-        watch: which knows the loaders' workers.
+        config: the config of the run; advice on memory names its fields.
+        watch: the watch over the loaders' workers.
     """
     try:
         with deaths_of_workers():
             yield
     except UserError as error:
-        # that a run was stopped is agreed: nobody waits for the others
+        # all processes agree when a run is stopped, so none waits for another
         _hand_on(error, DONE if isinstance(error, StoppedError) else str(error))
         raise
     except Exception as error:
@@ -65,5 +64,5 @@ def _hand_on(error: UserError | None, text: str) -> None:
     """Tell the other processes, before this one ends and their next operation fails."""
     first = ranks.first_to_tell()
     if error is not None:
-        error.told = not first
+        error.printed = not first
     ranks.leave(' '.join(text.split())[:300])

@@ -91,7 +91,7 @@ class FiniteHook(Hook):
         self.failure.images = nan_batch.image_files(data_batch)
         failures = all_gather_object(self.failure)
         causes = [index for index, failure in enumerate(failures) if failure.losses] or range(len(failures))
-        text = self._told(runner, [failures[index] for index in causes])
+        text = self._message(runner, [failures[index] for index in causes])
         skipped = int(runner.message_hub.get_info(SKIPPED, 0))
         if skipped < self.skip:
             runner.message_hub.update_info(SKIPPED, skipped + 1)
@@ -151,10 +151,10 @@ class FiniteHook(Hook):
         norm = math.nan if norm is None else float(norm)
         if not bad and not math.isfinite(total) and (math.isfinite(norm) or self._scale() is not None):
             bad = {'the sum of the losses': float(total)}
-        told = '' if bad else _bad_gradients(self.model)
+        note = '' if bad else _bad_gradients(self.model)
         if any(run_state.batches_per_step(wrapper) > 1 for wrapper in self.wrappers):
-            told += '; the gradients accumulated for the same step are dropped'
-        return _Failure(bad, values, norm, told)
+            note += '; the gradients accumulated for the same step are dropped'
+        return _Failure(bad, values, norm, note)
 
     def _scale(self) -> float | None:
         """Of the GradScaler; None without one."""
@@ -186,7 +186,7 @@ class FiniteHook(Hook):
             if keep:
                 hub.log_scalars[CLIPPED] = HistoryBuffer(history[keep], counts[keep])
 
-    def _told(self, runner: Runner, causes: list['_Failure']) -> str:
+    def _message(self, runner: Runner, causes: list['_Failure']) -> str:
         name, size = largest(self.model)
         rate = max(rate for rates in runner.optim_wrapper.get_lr().values() for rate in _rates(rates))
         images = [name for cause in causes for name in cause.images]
@@ -202,7 +202,7 @@ class FiniteHook(Hook):
     def _write(self, runner: Runner, batch: object, own: '_Failure | None') -> str:
         """Where the batches are. All processes wait for the writing: torchrun ends all when one ends."""
         suffix = f'_rank{get_rank()}' if get_world_size() > 1 else ''
-        path, told = Path(runner.work_dir) / f'nan_batch{suffix}.pt', ''
+        path, note = Path(runner.work_dir) / f'nan_batch{suffix}.pt', ''
         if own is not None:
             facts = dict(
                 iteration=runner.iter + 1,
@@ -212,10 +212,10 @@ class FiniteHook(Hook):
             )
             try:
                 nan_batch.write(path, self.model, batch, self.random_states, self.autocast, facts)
-                told = f'the batch is in {path}'
+                note = f'the batch is in {path}'
             except UserError as error:  # the disk is full: that is not what stopped the run
-                told = str(error)
-        return '; '.join(text for text in all_gather_object(told) if text)
+                note = str(error)
+        return '; '.join(text for text in all_gather_object(note) if text)
 
     def _release(self) -> None:
         for handle in self.handles:

@@ -77,9 +77,9 @@ def rank_failure(error: BaseException) -> FailedRunError | None:
     if before is not None and not any(has_ended(sign) for sign in before.values()):
         time.sleep(SILENT_SECONDS)
         after = _signs.refresh()
-    told = diagnosis(_signs.rank, before or _signs.signs, after)
+    reason = diagnosis(_signs.rank, before or _signs.signs, after)
     kill_stopped(_signs.rank, _signs.signs)
-    return FailedRunError(f'{told}: {CANNOT_GO_ON}')
+    return FailedRunError(f'{reason}: {CANNOT_GO_ON}')
 
 
 def first_to_tell() -> bool:

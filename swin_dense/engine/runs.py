@@ -16,7 +16,7 @@ from swin_dense import tasks
 from swin_dense.console import terminal
 from swin_dense.engine import dry_run as dry
 from swin_dense.engine.data_check import check_before
-from swin_dense.engine.failures import told
+from swin_dense.engine.failures import as_user_errors
 from swin_dense.engine.finite import FiniteHook
 from swin_dense.engine.hooks import HeaderHook, MetricsHook, PictureHook, ProgressHook, SkipBadHook
 from swin_dense.engine.launch import start_processes
@@ -67,7 +67,12 @@ def train(prepared: Prepared, limits: Limits = NO_LIMITS) -> None:
     with StopRequest(budget) as stop, no_children_left(), WorkerWatch() as watch:
         start_processes(config.launcher, config.env_cfg.dist_cfg)
         make_folder(work_dir)
-        with work_dir_lock(work_dir), told(config, watch), full_disk_told(work_dir), terminal.quiet_hosts():
+        with (
+            work_dir_lock(work_dir),
+            as_user_errors(config, watch),
+            full_disk_as_user_error(work_dir),
+            terminal.quiet_hosts(),
+        ):
             atomic.sweep(work_dir)
             beginning.confirm()
             hooks = [*_hooks(), FiniteHook(limits.skip_nan), InterruptedEvaluationHook()]
@@ -111,7 +116,12 @@ def test(config: Config, out: Path | None = None) -> dict:
         The metrics as the host's evaluator returns them.
     """
     work_dir = Path(config.work_dir)
-    with no_children_left(), WorkerWatch() as watch, told(config, watch), full_disk_told(work_dir):
+    with (
+        no_children_left(),
+        WorkerWatch() as watch,
+        as_user_errors(config, watch),
+        full_disk_as_user_error(work_dir),
+    ):
         make_folder(work_dir)
         with terminal.quiet_hosts():
             runner = _runner(config, ('test',), _hooks())
@@ -163,8 +173,8 @@ def make_folder(work_dir: Path) -> None:
 
 
 @contextmanager
-def full_disk_told(work_dir: Path) -> Iterator[None]:
-    """A disk that fills up while a log or a result is written ends a run in one line."""
+def full_disk_as_user_error(work_dir: Path) -> Iterator[None]:
+    """Turn a full disk, while a log or a result is written, into a one-line error."""
     try:
         yield
     except OSError as error:

@@ -100,7 +100,7 @@ class SignsOfLife:
         return self.signs
 
     def first_to_tell(self) -> bool:
-        """Whether no process has told yet why the run failed; the one that is answered True does."""
+        """Whether this process is the one that prints why the run failed: the first that asks."""
         self._asked = True
         self._woken.set()
         if not self._silent and self._thread.is_alive():
@@ -153,7 +153,7 @@ class SignsOfLife:
                 kill_stopped(self.rank, self.signs)
                 os._exit(FailedRunError.status)
             if sign.left and quiet > PARTING_SECONDS:
-                os._exit(FailedRunError.status)  # that one has told why
+                os._exit(FailedRunError.status)  # that process has printed the reason
 
 
 def diagnosis(own: int, before: Mapping[int, Sign], after: Mapping[int, Sign] | None) -> str:

@@ -70,7 +70,7 @@ class LabelFolder:
             Image.fromarray(labels).save(buffer, 'PNG')
             (folder / f'{len(self._images)}.png').write_bytes(buffer.getbuffer())
         except OSError as error:
-            failure = folders.told(error, self.path)
+            failure = folders.as_user_error(error, self.path)
             shutil.rmtree(folder, ignore_errors=True)  # the space is needed
             raise failure from error
         self._images.append(image)
@@ -88,7 +88,7 @@ class LabelFolder:
             try:
                 self._gather(written)
             except (OSError, UserError) as caught:
-                error = caught if isinstance(caught, UserError) else folders.told(caught, self.path)
+                error = caught if isinstance(caught, UserError) else folders.as_user_error(caught, self.path)
                 failure = [str(error)]
         broadcast_object_list(failure)  # the others wait, as the next evaluation writes to the same places
         if error is not None:

@@ -59,13 +59,13 @@ class CocoMetric(MMDetCocoMetric):
             if 'segm' not in written:
                 Path(f'{outfile_prefix}.segm.json').unlink(missing_ok=True)
         except OSError as error:
-            raise folders.told(error, Path(f'{outfile_prefix}.bbox.json')) from error
+            raise folders.as_user_error(error, Path(f'{outfile_prefix}.bbox.json')) from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return places
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """With the annotations mended; without a single detection, 0."""
+        """The scores, with corrected annotations. Without any detection they are 0."""
         if self._coco_api is not None:
             leave_out_repeats(self._coco_api)
             complete(self._coco_api)

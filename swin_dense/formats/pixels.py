@@ -105,8 +105,8 @@ def _read_tiff(path: Path, header: Probe, channels: int | None) -> np.ndarray:
                 return _read_tiff_picture(path)
             image = _upright(_pixels(file, path), header.orientation)
     except (*UNREADABLE, tifffile.TiffFileError) as error:
-        mend = ': pip install imagecodecs' if 'imagecodecs' in str(error) else ''
-        raise BadImageError(f'the pixels cannot be decoded: {error}{mend}') from error
+        advice = ': pip install imagecodecs' if 'imagecodecs' in str(error) else ''
+        raise BadImageError(f'the pixels cannot be decoded: {error}{advice}') from error
     return image if image.shape[2] == channels else _without_alpha(image, page)
 
 

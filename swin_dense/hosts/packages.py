@@ -1,6 +1,6 @@
-"""Make the installed OpenMMLab packages usable. ``prepare()`` is the one call; tools make it first.
+"""Make the installed OpenMMLab packages usable: every tool calls ``prepare()`` first.
 
-Nothing here imports torch or a host before ``prepare()`` has seen that they are there.
+This module imports torch and the hosts only after ``problems()`` has found them installed.
 """
 
 import importlib
@@ -23,19 +23,19 @@ from swin_dense.errors import UserError
 
 @dataclass(frozen=True)
 class Requirement:
-    """A package that must be there: the versions that work, and the command that mends its absence."""
+    """A package that must be there: the versions that work, and the command that installs one."""
 
     name: str
     versions: str
-    mend: str
+    fix: str
 
     def problem(self) -> str | None:
         """The problem with the installed package in one line; None if there is none."""
         installed = installed_version(self.name)
         if installed is None:
-            return f'{self.name} is not installed: {self.mend}'
+            return f'{self.name} is not installed: {self.fix}'
         if not SpecifierSet(self.versions).contains(installed, prereleases=True):
-            return f'{self.name} {installed} is installed, but {self.versions} is needed: {self.mend}'
+            return f'{self.name} {installed} is installed, but {self.versions} is needed: {self.fix}'
         return None
 
 
@@ -64,7 +64,7 @@ def installed_version(package: str) -> Version | None:
 
 
 def mmcv_flavour() -> Requirement:
-    """Which of mmcv and mmcv-lite stands for ``import mmcv``; mmcv-lite if neither is installed."""
+    """The package that ``import mmcv`` takes: mmcv if it is installed, else mmcv-lite."""
     full, lite = MMCV
     return full if installed_version(full.name) is not None else lite
 
@@ -79,8 +79,8 @@ def problems() -> list[str]:
 def prepare() -> str:
     """Make mmengine, mmdet and mmseg usable in this process; further calls do nothing.
 
-    Checks the versions, puts torchvision's NMS and RoIAlign behind ``mmcv.ops`` where mmcv's compiled
-    ones are absent, and allow-lists what mmengine writes into checkpoints, so that
+    Checks the versions. Where mmcv's compiled ops are absent, ``mmcv.ops`` gets those of ``hosts/ops``.
+    Allow-lists the classes that mmengine writes into checkpoints, so that
     ``torch.load(..., weights_only=True)`` reads them.
 
     Returns:
@@ -91,7 +91,7 @@ def prepare() -> str:
     """
     if wrong := problems():
         raise UserError('; '.join(wrong))
-    # both announce, at every import, what no user of ours can change
+    # our users can change neither of these
     warnings.filterwarnings('ignore', message='pkg_resources is deprecated')
     warnings.filterwarnings('ignore', message='.*mmcv-lite.*')
     backend = _provide_ops()
@@ -113,10 +113,10 @@ def _provide_ops() -> str:
 
 
 def _leave_out_multimodal() -> None:
-    """Keep mmpretrain's multimodal models out where they would fail to import, and mmdet with them.
+    """Leave out mmpretrain's multimodal models where importing them would fail.
 
-    mmdet imports mmpretrain wherever it is installed; those models subclass classes that newer versions
-    of transformers no longer offer under the old names.
+    mmdet imports mmpretrain wherever it is installed. Those models subclass classes of transformers that
+    its newer versions have renamed, so that the import of mmdet would fail too.
     """
     transformers = importlib.util.find_spec('transformers')
     if transformers is None or transformers.origin is None:
@@ -138,7 +138,7 @@ def allow_mmengine_checkpoints() -> None:
     from mmengine.logging import HistoryBuffer
 
     def statistic(owner: type, name: str) -> object:
-        """In place of getattr, with which the pickle of a HistoryBuffer names its four statistics."""
+        """Stands in for ``getattr``, by which a pickled HistoryBuffer names its four statistics."""
         if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
             raise UnpicklingError(f'getattr of {name!r} is not allowed in a checkpoint')
         return getattr(HistoryBuffer, name)
@@ -157,13 +157,13 @@ def allow_mmengine_checkpoints() -> None:
 
 
 def use_device(device: str | None) -> None:
-    """Make ``device`` the one that mmengine uses; call it before anything imports torch.
+    """Make mmengine use ``device``. Call this before anything imports torch.
 
     Args:
         device: ``'cpu'``, ``'cuda'``, ``'cuda:N'``, ``'mps'``, or None for the best there is.
 
     Raises:
-        UserError: the machine does not have it.
+        UserError: the machine has no such device.
     """
     if device is None:
         return

@@ -18,7 +18,7 @@ NAME = 'predictions.partial.jsonl'
 VERSION = 1
 GONE = [-1, -1]  # in place of size and time: the file was deleted meanwhile
 SYNC_SECONDS = 2.0  # what a power cut may take; of a process that dies, nothing is lost
-# what a journal must agree with, and how it is told that it does not
+# the settings that a journal must agree with, and the message where one differs
 KEYS = {
     'checkpoint': 'another checkpoint',
     'config': 'another config',
@@ -100,7 +100,7 @@ class Journal:
 
     def close(self) -> None:
         """Bring to the disk what is written, and close the file."""
-        with suppress(OSError):  # what has no space was told by ``add``
+        with suppress(OSError):  # ``add`` has reported a full disk already
             os.fsync(self._file.fileno())
         self._file.close()
         self._reader.close()

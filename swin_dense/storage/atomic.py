@@ -36,7 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)  # noqa: PTH105  the fault tests interrupt this very call
         to_disk(path.parent)
     except OSError as error:
-        raise _told(path, partial, error) from error
+        raise _as_user_error(path, partial, error) from error
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -106,7 +106,7 @@ def sweep(folder: Path) -> list[Path]:
     return removed
 
 
-def _told(path: Path, partial: Path, error: OSError) -> UserError:
+def _as_user_error(path: Path, partial: Path, error: OSError) -> UserError:
     if error.errno in NO_SPACE:
         written = partial.stat().st_size if partial.is_file() else 0
         free = shutil.disk_usage(path.parent).free

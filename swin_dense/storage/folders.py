@@ -64,10 +64,10 @@ def replace(new: Path, folder: Path) -> None:
             _move_into(new, folder)
         atomic.to_disk(folder.parent)
     except OSError as error:
-        raise told(error, folder) from error
+        raise as_user_error(error, folder) from error
 
 
-def told(error: OSError, path: Path) -> UserError:
+def as_user_error(error: OSError, path: Path) -> UserError:
     """The error of a user for one of the system on writing below a folder."""
     if error.errno not in atomic.NO_SPACE:
         return UserError(f'{path} cannot be written: {error.strerror or error}')

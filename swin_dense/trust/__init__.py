@@ -1,7 +1,7 @@
-"""What a person received from somebody else is data: read, or refused, and never run.
+"""Files from other people are data: they are read or refused, and never run.
 
-``parse`` reads a config's text, ``check_model``, ``check_pipeline`` and ``check_config`` look at its values,
-and ``guarded`` watches what happens while a host builds from them.
+``parse`` reads the text of a config. ``check_model``, ``check_pipeline`` and ``check_config`` check values.
+``guarded`` stops whatever a host tries to open or run while it builds from them.
 """
 
 from swin_dense.trust.data_files import is_pickle, read_config

@@ -1,4 +1,4 @@
-"""Configs in YAML and JSON, which are data, and files that are pickles, which are not."""
+"""Configs in YAML and JSON, which are data, and pickles, which are not."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,8 @@ from swin_dense.trust.text import check_size
 
 PICKLES = ('.pkl', '.pickle', '.pckl', '.pk', '.p', '.dill', '.joblib')
 CONFIGS = ('.yaml', '.yml', '.json')
-BASES = ('_base_', 'custom_imports')  # mmengine runs the one and imports the other
+# mmengine runs the files of the first and imports the modules of the second
+BASES = ('_base_', 'custom_imports')
 
 
 def is_pickle(path: str | Path) -> bool:
@@ -24,7 +25,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
     Raises:
         UnsafeFileError: it names Python objects, other configs or modules to import.
-        UserError: it is damaged, or no mapping of names.
+        UserError: it is damaged, or it is no mapping from names to values.
     """
     try:
         text = path.read_text(encoding='utf-8-sig')

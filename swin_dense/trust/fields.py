@@ -1,4 +1,4 @@
-"""Config fields whose value a host opens, fetches, imports or evaluates, with the reason for each."""
+"""The fields of a config that a host opens, fetches, imports or evaluates, with the reason for each."""
 
 import re
 from fnmatch import fnmatchcase
@@ -6,7 +6,7 @@ from typing import Any
 
 from swin_dense.trust.data_files import is_pickle
 
-# weights of before the training: the checkpoint has them all, so they are set to None
+# weights to start from: a checkpoint replaces them all, so they are set to None
 DROPPED = ('init_cfg', 'pretrained')
 OPENED = 'a host opens it'
 FETCHED = 'a host fetches it'
@@ -15,7 +15,7 @@ LOADED = 'a host loads weights from it'
 EXECUTED = 'a host runs it as a config'
 HUB = 'a host fetches a model of that name, or unpickles a folder'
 BACKEND = 'it says where and how files are read'
-# the first pattern that fits; a value that is neither None nor a string is none of these
+# the first pattern that matches decides; only strings are looked up here
 FIELDS: dict[str, str] = {
     'class_weight': 'mmseg opens it, and unpickles what it holds',
     'warp_mode': 'mmdet evaluates it',
@@ -76,19 +76,19 @@ FIELDS: dict[str, str] = {
 }
 ANY_VALUE = ('custom_imports', 'imports', '_base_', 'backend_args', 'file_client_args')  # not only strings
 LOCAL_BACKENDS = ('local', 'disk')
-# what names a file, an address or a program wherever it stands
+# text that names a file, an address or a program, whatever the field
 _SUFFIXES = 'pkl|pickle|pth|pt|bin|ckpt|npy|npz|yaml|yml|json|py|pyc|so|dll|txt|csv|gz|bz2|xz|zip|tar|h5|onnx'
 _FILE = re.compile(r'[/\\:~\x00-\x1f]|\.\.|\.(?:' + _SUFFIXES + r')$', re.IGNORECASE)
 WEIGHTS_OF_RUNS = ('load_from', 'resume')  # read by us, and safely
 
 
 def reason_against(field: str, value: Any, data: bool = False) -> str | None:  # noqa: ANN401
-    """Why a config of somebody else's may not have this value in this field; None if it may.
+    """The reason to refuse this value in this field of somebody else's config; None to accept it.
 
     Args:
-        field: its name, without what is around it.
-        value: whatever it holds; dicts and lists are looked into elsewhere.
-        data: the field is of a data set, an evaluator or a run, which are about files.
+        field: its name, without its path.
+        value: its value; the caller walks through dicts and lists.
+        data: whether the field belongs to a data set, an evaluator or a run, which may name files.
     """
     if value is None or value == '':
         return None
@@ -108,7 +108,7 @@ def reason_against(field: str, value: Any, data: bool = False) -> str | None:  #
 
 
 def _is_local(field: str, value: Any) -> bool:  # noqa: ANN401
-    """Whether it only says that files are on the disk."""
+    """Whether the value says no more than that files are on the local disk."""
     return field in ('backend_args', 'file_client_args') and (
         isinstance(value, dict) and set(value) == {'backend'} and value['backend'] in LOCAL_BACKENDS
     )

@@ -1,7 +1,7 @@
-"""A watch over what happens while a host builds from a stranger's values: Python's audit hook.
+"""Python's audit hook stops what a host may not do while it builds from somebody else's values.
 
-The checks of values know what the hosts' classes do today. This one need not: whatever class it is that
-unpickles, starts a program, connects or opens a file that nobody named is stopped when it does.
+The checks of values know what the hosts' classes do today. The hook need not know: it stops whatever class
+unpickles, starts a program, connects or opens a file that the user did not name.
 """
 
 import os
@@ -20,7 +20,7 @@ from typing import Any
 
 from swin_dense.errors import UnsafeFileError
 
-# audit events that nothing that builds a model or reads a file has a use for
+# audit events that building a model or reading a file never needs, each with the verb for the message
 STOPPED = {
     'pickle.find_class': 'unpickle',
     'subprocess.Popen': 'start',
@@ -58,8 +58,8 @@ STOPPED = {
     'shutil.unpack_archive': 'unpack',
 }
 OURSELVES = __name__.partition('.')[0]
-HOSTS = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')  # whose eval of an argument runs it
-# of the system, and harmless to read
+HOSTS = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')  # what these evaluate comes from a config
+# folders of the system that are harmless to read
 SYSTEM = ('/usr/lib', '/usr/lib64', '/usr/local/lib', '/usr/share', '/lib', '/lib64', '/sys', '/proc')
 ALONE = ('/dev/null', '/dev/urandom', '/dev/random', '/etc/localtime', '/etc/ld.so.cache', '/etc/os-release')
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -67,7 +67,7 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 @dataclass
 class _Guard:
-    """What one guarded block allows, and what it refused."""
+    """What one guarded block allows and what it has refused."""
 
     what: str
     allowed: tuple[str, ...]
@@ -85,17 +85,17 @@ _looking: ContextVar[bool] = ContextVar('inside the guard itself', default=False
 def guarded(
     allowed_files: Sequence[str | Path], what: str, values: Mapping[str, Any] | None = None
 ) -> Iterator[None]:
-    """Refuse, in this thread and until the block ends, whatever reading data has no use for.
+    """Refuse, in this thread and inside the block, whatever reading data never needs.
 
-    That is unpickling by other than torch's safe reader, programs, connections, the evaluation of text by a
-    host, all writing, and the opening of files other than those named and the installed packages'. A host
-    may swallow the exception: the block then ends in it. A thread that is started inside is not watched.
+    Refused are unpickling other than by torch's safe reader, starting programs, connecting, evaluating text
+    in a host, writing, and opening files other than ``allowed_files`` and the installed packages. If a host
+    swallows the exception, the end of the block raises it again. Threads that start inside the block are not
+    watched.
 
     Args:
-        allowed_files: files that may be read; a folder stands for all that is in it.
-        what: what is read or built, for messages: ``'checkpoint x.pth'``.
-        values: the config that is built, by its name in the file; the field that names what was refused is
-            looked up in it.
+        allowed_files: files that may be read; a folder allows everything below it.
+        what: the name of what is read or built, for messages: ``'checkpoint x.pth'``.
+        values: the config that is built. The message names the field of it that holds the refused text.
 
     Raises:
         UnsafeFileError: something was refused.
@@ -140,7 +140,7 @@ def _install() -> None:
 
 
 def _watch(event: str, arguments: tuple) -> None:
-    """The hook: called for every event of the process, and so quick where no block is guarded."""
+    """The hook. Python calls it for every event, so it returns at once where no block is guarded."""
     guard = _active.get()
     if guard is None or _looking.get():
         return
@@ -161,7 +161,7 @@ def _watch(event: str, arguments: tuple) -> None:
 
 
 def _judged(event: str, arguments: tuple, guard: _Guard) -> tuple[str, str] | None:
-    """What an event would do, and to what, if it is to be stopped."""
+    """What an event would do, and to what, if it has to be stopped; else None."""
     if event in STOPPED:
         return STOPPED[event], _shown(arguments)
     if event == 'open':
@@ -207,23 +207,23 @@ def _callers() -> Iterator[str]:
 
 
 def _shown(arguments: tuple) -> str:
-    """The first argument that says something, or two of a name in a module."""
-    told = []
+    """The first two arguments of an event that are text, for the message."""
+    parts = []
     for argument in arguments[:2]:
         if isinstance(argument, (bytes, bytearray)):
-            told.append(argument.decode('utf-8', 'replace'))
+            parts.append(argument.decode('utf-8', 'replace'))
         elif isinstance(argument, (list, tuple)):
-            told.append(' '.join(map(str, argument)))
+            parts.append(' '.join(map(str, argument)))
         elif isinstance(argument, (str, os.PathLike)):
-            told.append(str(argument))
+            parts.append(str(argument))
         elif callable(argument):
-            told.append(getattr(argument, '__qualname__', type(argument).__name__))
-    text = ' '.join(' '.join(told).split())
+            parts.append(getattr(argument, '__qualname__', type(argument).__name__))
+    text = ' '.join(' '.join(parts).split())
     return text if len(text) <= 120 else text[:117] + '...'
 
 
 def _field_of(thing: str, values: Any, path: str = '') -> str | None:  # noqa: ANN401
-    """The path of a config's field whose text is in ``thing``."""
+    """The path of the config's field whose text occurs in ``thing``."""
     if isinstance(values, str):
         return path if len(values) > 3 and values in thing else None
     items: Any = ()

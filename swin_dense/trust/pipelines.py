@@ -1,4 +1,4 @@
-"""The steps of a test pipeline that a checkpoint may bring along, and the arguments of each."""
+"""The steps that a test pipeline in a checkpoint may have, and the arguments of each."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from swin_dense.trust.values import ADVICE
 
 _RESIZED = ('scale', 'scale_factor', 'keep_ratio', 'clip_object_border', 'backend', 'interpolation')
 _LABELS = ('with_bbox', 'with_label', 'with_seg', 'with_keypoints', 'imdecode_backend')
-# by the name of the step, whatever the host; 'type' and what BACKENDS holds may be beside these
+# by the name of the step, in either host; 'type' and the names of BACKENDS are allowed in every step
 STEPS: dict[str, tuple[str, ...]] = {
     'LoadImageFromFile': ('to_float32', 'color_type', 'imdecode_backend', 'ignore_empty'),
     'LoadImage': ('channels',),
@@ -73,10 +73,10 @@ def check_pipeline(
         path: where in the file it is.
 
     Returns:
-        The steps without what says where the training read its files from: predicting reads local ones.
+        The steps without the settings of where training read its files: prediction reads local files.
 
     Raises:
-        UnsafeFileError: a step, an argument or a value is none of those.
+        UnsafeFileError: a step or an argument is unknown, or a value is not plain.
     """
     return [_step(step, what, scope, f'{path}.{i}') for i, step in enumerate(steps)]
 
@@ -118,7 +118,7 @@ def _step(step: Any, what: str, scope: str, path: str) -> dict[str, Any]:  # noq
 
 
 def _check_backend(value: Any, what: str, path: str) -> None:  # noqa: ANN401
-    """Local files, or OpenMMLab's own cluster, whose settings are left out."""
+    """Accept local files, and OpenMMLab's own cluster, whose settings are left out."""
     backend = value.get('backend') if isinstance(value, dict) else value
     if value is not None and backend not in (*LOCAL_BACKENDS, 'petrel'):
         raise UnsafeFileError(

@@ -1,7 +1,7 @@
-"""A config's text read as data: its statements are never run.
+"""Read the text of a config as data: its statements are never run.
 
-mmengine writes a config as Python text, into ``meta.cfg`` of a checkpoint and into the work directory. Only
-literals, ``dict(...)``, and names that were assigned before are understood.
+mmengine writes configs as Python text, into ``meta.cfg`` of a checkpoint and into the work directory. The
+text may hold literals, ``dict(...)`` calls, and names that it has assigned before.
 """
 
 import ast
@@ -10,8 +10,8 @@ from typing import Any
 from swin_dense.errors import UnsafeFileError, UserError
 
 CONSTANTS = {'inf': float('inf'), 'nan': float('nan')}  # as repr writes them
-NODES = 10**6  # of a config; names and YAML's aliases can stand for more than any memory holds
-SHOWN = 60  # characters of what is refused
+NODES = 10**6  # of one config: names and YAML's aliases can repeat values until no memory holds them
+SHOWN = 60  # characters of the refused code in a message
 
 
 def parse(text: str, what: str, part: str = '') -> dict[str, Any]:
@@ -23,8 +23,8 @@ def parse(text: str, what: str, part: str = '') -> dict[str, Any]:
         part: where in the file the text is: ``'meta.cfg'``.
 
     Raises:
-        UnsafeFileError: there is anything else in it.
-        UserError: it is no Python.
+        UnsafeFileError: the text holds anything else.
+        UserError: the text is not Python.
     """
     values: dict[str, Any] = {}
     try:
@@ -52,7 +52,7 @@ def parse(text: str, what: str, part: str = '') -> dict[str, Any]:
 
 
 def check_size(values: Any, what: str) -> None:  # noqa: ANN401
-    """A config has an end: every walk through one takes its lists and dicts as often as they are named.
+    """Refuse a config that is too large to walk through, counting a list or dict once for each mention.
 
     Raises:
         UserError: it has more than a million values.
@@ -70,7 +70,7 @@ def check_size(values: Any, what: str) -> None:  # noqa: ANN401
 
 
 class _CodeError(Exception):
-    """A node of the syntax tree that is code."""
+    """The syntax tree has a node that is code, not data."""
 
 
 def _value(node: ast.expr, names: dict[str, Any]) -> Any:  # noqa: ANN401, C901  one case a kind of literal

@@ -1,4 +1,4 @@
-"""Which ``type`` a config that came from somebody else may name. Nothing is imported to find out."""
+"""The types that somebody else's config may name. The check imports nothing that the config names."""
 
 import importlib
 import inspect
@@ -11,15 +11,15 @@ from mmengine.registry import MODELS, TASK_UTILS, TRANSFORMS, Registry, root
 
 from swin_dense.registry import LOCATIONS
 
-# whose import registers, beside the hosts' own packages
+# modules whose import registers types, beside the hosts' own packages
 OURS = ('mmengine.optim', 'mmengine.runner', *itertools.chain(*LOCATIONS.values()))
 SCOPES = ('mmengine', 'mmdet', 'mmseg', 'swin_dense')
-# what of mmpretrain mmdet's and mmseg's own configs use
+# the types of mmpretrain that mmdet's and mmseg's own configs use
 MMPRETRAIN = {'ClsDataPreprocessor', 'ConvNeXt', 'CrossEntropyLoss', 'PoolFormer', 'ResNet', 'TIMMBackbone'}
 NMS = {'nms', 'soft_nms', 'nms_match'}  # functions of mmcv.ops, in no registry
 # classes of mmcv.ops, in no registry
 ROI_LAYERS = {'DeformRoIPoolPack', 'ModulatedDeformRoIPoolPack', 'RoIAlign', 'RoIPool', 'SimpleRoIAlign'}
-# what mmdet's Cascade RPN and FPG call a type, and compare with words of their own
+# values of ``type`` in mmdet's Cascade RPN and FPG that name no class
 WORDS = {'conv', 'dilation', 'interpolation_conv', 'last_conv', 'offset'}
 PLAIN = NMS | ROI_LAYERS | WORDS
 REFUSED = {
@@ -29,7 +29,7 @@ REFUSED = {
     'GLIP': 'it fetches a language model',
     'VPD': 'it loads a diffusion model',
 }
-# of evaluators, hooks and visualizers: they talk to servers, or run what they are given
+# evaluators, hooks and visualizers that talk to servers, unpickle or start programs
 REFUSED_IN_RUNS = {
     **REFUSED,
     'AimVisBackend': 'it talks to a server',
@@ -44,7 +44,7 @@ REFUSED_IN_RUNS = {
 
 
 def names_of(registries: Sequence[Registry]) -> set[str]:
-    """``scope.Name`` and the full path of all that registries, and those below them, hold."""
+    """``scope.Name`` and the full path of every class in the registries and in their children."""
     _register()
     names: set[str] = set()
     left = list(registries)
@@ -59,17 +59,17 @@ def names_of(registries: Sequence[Registry]) -> set[str]:
 
 
 def of_models() -> set[str]:
-    """What a model and its pipeline may be made of."""
+    """The types that a model and its pipeline may name."""
     return names_of([MODELS, TASK_UTILS, TRANSFORMS])
 
 
 def of_runs() -> set[str]:
-    """What a whole run may be made of."""
+    """The types that the config of a whole run may name."""
     return names_of([registry for registry in vars(root).values() if isinstance(registry, Registry)])
 
 
 def _register() -> None:
-    """Import all that the hosts and we register; the checks must not, and this module is imported early."""
+    """Import every module of the hosts and ours that registers types, before any config is checked."""
     for module in OURS:
         importlib.import_module(module)
     for host in ('mmdet', 'mmseg'):
@@ -78,9 +78,9 @@ def _register() -> None:
 
 
 def is_known(kind: str, scope: str, known: set[str]) -> bool:
-    """Whether a type, as it is looked up in a scope, is one of ``known``.
+    """Whether a type is one of ``known``.
 
-    A name alone is looked up in the scope around it, and then in mmengine's. A dotted one is a scope and a
+    mmengine looks a plain name up in the scope around it and then in its own. A dotted name is a scope and a
     name, or, in mmengine's newer style of configs, the path of a class.
     """
     if '.' not in kind:
@@ -88,13 +88,13 @@ def is_known(kind: str, scope: str, known: set[str]) -> bool:
     if kind in known:
         return True
     module, _, name = kind.rpartition('.')
-    # a package that imports the class from its module; only what is imported already is looked at
+    # a package may offer a class of one of its modules; only imported packages are searched
     cls = vars(sys.modules[module]).get(name) if module in sys.modules else None
     return inspect.isclass(cls) and f'{cls.__module__}.{cls.__qualname__}' in known
 
 
 def types_in(node: Any, scope: str, path: str) -> Iterator[tuple[str, Any, Any]]:  # noqa: ANN401
-    """Each ``type`` in a config, by its path, with the scope that it is looked up in."""
+    """Each ``type`` in a config: its path, its value and the scope around it."""
     if isinstance(node, dict):
         scope = node.get('_scope_') or scope
         for key, value in node.items():

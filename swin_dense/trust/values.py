@@ -1,4 +1,4 @@
-"""The values of a config that came from somebody else: plain, and none that a host would open or run."""
+"""The values of somebody else's config must be plain, and none may be one that a host opens or runs."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,7 @@ from swin_dense.trust.fields import DROPPED, reason_against
 
 MODELS = ('model', 'tta_model')
 ADVICE = 'if you trust it, give its config file'
-# where the hosts' own configs fetch weights from; mmengine unpickles what it fetches
+# the hosts' own configs fetch weights from these; mmengine unpickles what it fetches
 HOST_WEIGHTS = (
     'torchvision://',
     'open-mmlab://',
@@ -22,13 +22,13 @@ HOST_WEIGHTS = (
 
 
 def check_model(model: Any, what: str, scope: str, path: str = 'model') -> None:  # noqa: ANN401
-    """A model config may name types of the hosts and ours, and hold plain values.
+    """Refuse a model config unless its types are the hosts' or ours and its values are plain.
 
     Args:
-        model: the config, as it is to be built: ``without_weights``.
+        model: the config that will be built, after ``without_weights``.
         what: the file, for messages: ``'checkpoint x.pth'``.
         scope: the host, ``'mmdet'`` or ``'mmseg'``.
-        path: where in the file it is.
+        path: its place in the file.
 
     Raises:
         UnsafeFileError: a type or a value is refused; nothing has been imported or built.
@@ -39,15 +39,17 @@ def check_model(model: Any, what: str, scope: str, path: str = 'model') -> None:
 
 
 def check_config(config: dict[str, Any], what: str, scope: str, read: set[str]) -> None:
-    """A whole config of a run: models as ``check_model``, and around them types of the hosts and ours.
+    """Refuse the config of a run unless its types are the hosts' or ours.
 
-    Fields of data sets, evaluators and the run may name files, but none that is unpickled.
+    Its models have to pass ``check_model``.
+
+    Fields of data sets, evaluators and the run may name files, but no pickles.
 
     Args:
         config: its values.
         what: the file, for messages.
         scope: the host, ``'mmdet'`` or ``'mmseg'``.
-        read: the names at the top that anything reads; the others are a config's own variables.
+        read: the top-level names that a run reads; the others are variables of the config.
 
     Raises:
         UnsafeFileError: a type or a value is refused; nothing has been imported or built.
@@ -69,7 +71,7 @@ def check_config(config: dict[str, Any], what: str, scope: str, read: set[str]) 
 
 
 def without_weights(node: Any) -> Any:  # noqa: ANN401
-    """A model config in which nothing names weights to start from: the checkpoint has them all."""
+    """The model config without any weights to start from: the checkpoint has them all."""
     if isinstance(node, dict):
         kept = {key: None if key in DROPPED else without_weights(value) for key, value in node.items()}
         return ConfigDict(kept)
@@ -79,7 +81,7 @@ def without_weights(node: Any) -> Any:  # noqa: ANN401
 
 
 def _check_scopes(node: Any, what: str, path: str) -> None:  # noqa: ANN401
-    """mmengine imports the package that a ``_scope_`` names."""
+    """Refuse other scopes: mmengine imports the package that a ``_scope_`` names."""
     if isinstance(node, dict):
         scope = node.get('_scope_')
         if scope is not None and scope not in types.SCOPES:
@@ -116,14 +118,14 @@ def _check_types(
 
 
 def _check_values(node: Any, what: str, path: str, data: bool) -> None:  # noqa: ANN401
-    """Every value that is no type: numbers, names, and lists and dicts of them."""
+    """Check every value that is no type: numbers, names, and lists and dicts of them."""
     for place, field, value in _fields(node, path, path.rpartition('.')[2]):
         if reason := reason_against(field, value, data):
             raise _refused(what, place, value, reason)
 
 
 def _fields(node: Any, path: str, field: str) -> Iterator[tuple[str, str, Any]]:  # noqa: ANN401
-    """Each value with its path and the name of the field that it is in or below, the lists' own left out."""
+    """Each value with its path and the name of its field; an item of a list has the field of the list."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key != 'type':
@@ -139,7 +141,7 @@ def _fields(node: Any, path: str, field: str) -> Iterator[tuple[str, str, Any]]:
 
 
 def _starts(node: Any, path: str) -> Iterator[tuple[str, dict]]:  # noqa: ANN401
-    """Each ``init_cfg`` that names weights, by its path; ``pretrained`` is mmseg's short form of it."""
+    """Each ``init_cfg`` with its path; ``pretrained`` is mmseg's short form of one."""
     if isinstance(node, dict):
         for key, value in node.items():
             here = f'{path}.{key}'
@@ -156,7 +158,7 @@ def _starts(node: Any, path: str) -> Iterator[tuple[str, dict]]:  # noqa: ANN401
 
 
 def _is_safe_start(start: dict) -> bool:
-    """Whether what an ``init_cfg`` fetches is read by us, or comes from where the hosts' own configs do."""
+    """Whether our reader fetches the weights, or the address is one of the hosts' own configs'."""
     return start.get('type') == 'swin_dense.Pretrained' or str(start['checkpoint']).startswith(HOST_WEIGHTS)
 
 

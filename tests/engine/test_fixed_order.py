@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from swin_dense.engine.failures import told
+from swin_dense.engine.failures import as_user_errors
 from swin_dense.engine.fixed_order import FORMS, FixedOrder
 from swin_dense.engine.workers import WorkerWatch
 from swin_dense.errors import FailedRunError
@@ -79,7 +79,7 @@ def test_what_has_none_is_told_in_a_line():
     text = (
         "grid_sampler_2d_backward_cuda does not have a deterministic implementation, but you set 'torch...'"
     )
-    with pytest.raises(FailedRunError) as caught, told({}, WorkerWatch()):
+    with pytest.raises(FailedRunError) as caught, as_user_errors({}, WorkerWatch()):
         raise RuntimeError(text)
     assert str(caught.value).startswith('grid_sampler_2d_backward_cuda of torch ')
     assert 'leave out randomness.deterministic' in str(caught.value)

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config
 
 from swin_dense.engine import ranks
-from swin_dense.engine.failures import told
+from swin_dense.engine.failures import as_user_errors
 from swin_dense.engine.memory import memory_failure
 from swin_dense.engine.workers import WorkerWatch
 from swin_dense.errors import FailedRunError, UserError
@@ -134,19 +134,19 @@ def test_other_errors_are_none_of_it(error: Exception) -> None:
 def test_a_run_is_told_and_other_errors_pass_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     left = []
     monkeypatch.setattr(ranks, 'leave', left.append)
-    with pytest.raises(FailedRunError, match='memory') as caught, told(CONFIG, WorkerWatch()):
+    with pytest.raises(FailedRunError, match='memory') as caught, as_user_errors(CONFIG, WorkerWatch()):
         raise MemoryError
-    assert not caught.value.told
+    assert not caught.value.printed
     assert isinstance(caught.value.__cause__, MemoryError)
     mistake, bug = UserError('one line'), ZeroDivisionError('a bug')
-    with pytest.raises(UserError) as caught, told(CONFIG, WorkerWatch()):
+    with pytest.raises(UserError) as caught, as_user_errors(CONFIG, WorkerWatch()):
         raise mistake
     assert caught.value is mistake
     monkeypatch.setattr(ranks, 'first_to_tell', lambda: False)  # another process was before us
-    with pytest.raises(UserError), told(CONFIG, WorkerWatch()):
+    with pytest.raises(UserError), as_user_errors(CONFIG, WorkerWatch()):
         raise mistake
-    assert mistake.told
-    with pytest.raises(ZeroDivisionError) as caught, told(CONFIG, WorkerWatch()):
+    assert mistake.printed
+    with pytest.raises(ZeroDivisionError) as caught, as_user_errors(CONFIG, WorkerWatch()):
         raise bug
     assert caught.value is bug
     assert left[1:] == ['one line', 'one line', 'ZeroDivisionError: a bug']

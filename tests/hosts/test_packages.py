@@ -48,7 +48,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.parametrize(
-    ('package', 'mend'),
+    ('package', 'fix'),
     [
         ('mmdet', "pip install 'mmdet>=3.3,<3.4'"),
         ('mmsegmentation', "pip install 'mmsegmentation>=1.2.2,<1.3'"),
@@ -56,11 +56,11 @@ def pretend(monkeypatch: pytest.MonkeyPatch):
         ('ftfy', 'pip install ftfy'),
     ],
 )
-def test_a_missing_package(pretend: object, package: str, mend: str):
+def test_a_missing_package(pretend: object, package: str, fix: str):
     pretend(**{package: None})
     with pytest.raises(UserError) as caught:
         packages.prepare.__wrapped__()
-    assert str(caught.value) == f'{package} is not installed: {mend}'
+    assert str(caught.value) == f'{package} is not installed: {fix}'
 
 
 @pytest.mark.parametrize(
