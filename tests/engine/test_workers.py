@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from swin_dense.engine import processes, workers
-from swin_dense.engine.failures import told
+from swin_dense.engine.failures import as_user_errors
 from swin_dense.engine.processes import end_children, no_children_left
 from swin_dense.engine.signals import StopRequest, stopped
 from swin_dense.engine.workers import Loading, WorkerWatch, deaths_of_workers, worker_failure, worker_init
@@ -69,7 +69,12 @@ def trainer(ready: Path, hangs: int | None, timeout: float, method: str, waits: 
     """
     os.setsid()
     try:
-        with StopRequest() as stop, no_children_left(), WorkerWatch() as watch, told(Config(), watch):
+        with (
+            StopRequest() as stop,
+            no_children_left(),
+            WorkerWatch() as watch,
+            as_user_errors(Config(), watch),
+        ):
             batches, loading = loader(hangs, timeout, method)
             watch.add(loading, batches.dataset)
             stop.defer()

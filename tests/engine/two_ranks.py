@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import distributed
 
-from swin_dense.engine.failures import told
+from swin_dense.engine.failures import as_user_errors
 from swin_dense.engine.launch import set_timeout, start_processes
 from swin_dense.engine.processes import no_children_left
 from swin_dense.engine.signals import StopRequest, stopped
@@ -22,7 +22,7 @@ FAILS_AT, LAST = 5, 10
 def train(how: str, timeout: float) -> None:
     """A run of gloo operations alone; ``how`` it fails; 'not' at all, or 'never' ends."""
     config = Config(dict(env_cfg=dict(dist_cfg=dict(timeout=timeout))))
-    with StopRequest() as stop, no_children_left(), WorkerWatch() as watch, told(config, watch):
+    with StopRequest() as stop, no_children_left(), WorkerWatch() as watch, as_user_errors(config, watch):
         set_timeout(config)
         start_processes('pytorch', config.env_cfg.dist_cfg)
         print(f'rank {os.environ["RANK"]} is process {os.getpid()}', flush=True)
@@ -56,7 +56,7 @@ def main(how: str, timeout: float) -> int:
     try:
         train(how, timeout)
     except UserError as error:
-        if not getattr(error, 'told', False):
+        if not getattr(error, 'as_user_errors', False):
             print(f'error: {error}', file=sys.stderr, flush=True)
         return error.status
     return 0
