@@ -56,7 +56,7 @@ def main(how: str, timeout: float) -> int:
     try:
         train(how, timeout)
     except UserError as error:
-        if not getattr(error, 'as_user_errors', False):
+        if not getattr(error, 'printed', False):
             print(f'error: {error}', file=sys.stderr, flush=True)
         return error.status
     return 0
