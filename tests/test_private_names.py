@@ -53,7 +53,8 @@ USED = {
         '_get_sequence_number_for_group': 'torch.distributed:ProcessGroup',
     },
     'evaluate/online.py': {'_coco_api': 'mmdet.evaluation:CocoMetric'},
-    'hosts/ops.py': {'_roi_align_backward': 'torch:ops.torchvision'},
+    'hosts/ops/deform_conv.py': {'_deform_conv2d_backward': 'torch:ops.torchvision'},
+    'hosts/ops/rois.py': {'_roi_align_backward': 'torch:ops.torchvision'},
     'kernels/blocked_training.py': {'_softmax_backward_data': 'torch:ops.aten'},
     'kernels/eager.py': {
         '_C': 'torch:',

@@ -106,8 +106,10 @@ def _provide_ops() -> str:
     except ImportError:
         from swin_dense.hosts.ops import extension
 
-        sys.modules['mmcv._ext'] = extension()
-        return 'torchvision'
+        sys.modules['mmcv._ext'] = compiled = extension()
+    from swin_dense.hosts.ops import deform_attention
+
+    deform_attention.install()
     origin = getattr(compiled.__spec__, 'origin', None)
     return 'torchvision' if origin == 'swin_dense.hosts.ops' else 'mmcv'
 
