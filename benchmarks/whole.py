@@ -17,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.backbones import exported, fill, randomise
 from benchmarks.settings import ARCHITECTURES, OURS, Setting
+from swin_dense.models.layout import connect
 
 RECIPES = Path(__file__).parents[1] / 'configs'
 # our recipe and the config that it replaces; other sizes of Swin go into the same two
@@ -81,7 +82,7 @@ def peer(name: str, setting: Setting, mine: BaseModel) -> BaseModel:
 
 def _built(loaded: Config) -> BaseModel:
     with DefaultScope.overwrite_default_scope(loaded.default_scope):
-        return revert_sync_batchnorm(MODELS.build(loaded.model))
+        return connect(revert_sync_batchnorm(MODELS.build(loaded.model)))
 
 
 def batch(setting: Setting, device: str) -> tuple[Tensor, list[BaseDataElement]]:

@@ -34,6 +34,7 @@ from swin_dense.engine.signals import OUT_OF_TIME, StopRequest, stopped
 from swin_dense.engine.workers import WorkerWatch
 from swin_dense.errors import DiskFullError, NotFiniteError, StoppedError, UnsafeFileError, UserError
 from swin_dense.models.channels import check_channels
+from swin_dense.models.layout import connect
 
 CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
 EPOCH_LOOPS = ('EpochBasedTrainLoop', 'mmengine.EpochBasedTrainLoop', EpochBasedTrainLoop)
@@ -89,7 +90,7 @@ class Runner(MMEngineRunner):
         except (AssertionError, KeyError, TypeError, ValueError) as error:
             raise UserError(f'config {self.cfg.filename}: model: {type(error).__name__}: {error}') from error
         check_channels(built)
-        return built
+        return connect(built)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """On the CPU, wrap without device ids and with BatchNorm for SyncBN, which needs GPUs."""

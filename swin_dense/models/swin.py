@@ -24,12 +24,11 @@ from swin_dense.kernels.windows import (
     pad_to_multiple,
     split_windows,
 )
-from swin_dense.models import fused
+from swin_dense.models import fused, host_arguments
 from swin_dense.models.attention import WindowAttention, WindowAttentionV2
+from swin_dense.models.host_arguments import PATCH
 from swin_dense.models.linear import Linear
 from swin_dense.registry import MODELS
-
-PATCH = 4  # stride of C2; every following stage halves the resolution
 
 
 class PatchEmbed(nn.Module):
@@ -188,15 +187,25 @@ class SwinTransformer(BaseModule):
         drop_rate: dropout of tokens and projections.
         attn_drop_rate: dropout of attention weights.
         drop_path_rate: stochastic depth of the last block; it rises linearly from 0 over the blocks.
-        pretrain_img_size: side in pixels of the pretraining images if the model has an absolute
-            position embedding, which is then resized (bicubic) to each map; None for no embedding.
+        use_abs_pos_embed: add an absolute position embedding, resized (bicubic) to each map.
+        pretrain_img_size: side in pixels of the pretraining images, or height and width: the size of the
+            absolute position embedding, if there is one.
         out_indices: stages whose maps are returned, rising; later stages are not built.
         frozen_stages: -1 trains everything; 0 freezes the patch embedding, k also the first k stages.
         with_cp: recompute each block in the backward pass instead of storing it.
-        init_cfg: weights to load, ``dict(type='swin_dense.Pretrained', checkpoint=FILE_OR_URL)``.
+        init_cfg: weights to load, ``dict(type='swin_dense.Pretrained', checkpoint=FILE_OR_URL)``; the hosts'
+            ``type='Pretrained'`` means the same.
+        pretrained: the file or address alone.
+        convert_weights: unused: any file is recognised and converted.
+        patch_size, strides, qk_scale, patch_norm, norm_cfg, act_cfg: the hosts' arguments; the paper's values
+            are the only ones.
+
+    Attributes:
+        channels_last: return maps that are channels-last in memory, which our FPN and UPerHead prefer; set by
+            ``models.layout.connect``. Other heads may need contiguous ones.
 
     Raises:
-        ValueError: arguments that do not fit together.
+        ValueError: arguments that do not fit together, or that ask for another network.
     """
 
     # the parts that v2 replaces
@@ -216,26 +225,38 @@ class SwinTransformer(BaseModule):
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.1,
-        pretrain_img_size: int | None = None,
+        use_abs_pos_embed: bool = False,
+        pretrain_img_size: int | Sequence[int] = 224,
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         with_cp: bool = False,
         init_cfg: dict | None = None,
+        pretrained: str | None = None,
+        convert_weights: bool = False,
+        patch_size: int = PATCH,
+        strides: Sequence[int] = host_arguments.STRIDES,
+        qk_scale: float | None = None,
+        patch_norm: bool = True,
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        host_arguments.check(patch_size, strides, qk_scale, patch_norm, norm_cfg, act_cfg)
+        super().__init__(host_arguments.initial_weights(init_cfg, pretrained))
         windows = [window_size] * len(depths) if isinstance(window_size, int) else window_size
         _check_arguments(depths, num_heads, windows, out_indices, frozen_stages)
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
+        self.channels_last = False
         stages = self.out_indices[-1] + 1
         dims = [embed_dims * 2**i for i in range(stages)]
         self.out_channels = [dims[i] for i in self.out_indices]
 
         self.patch_embed = PatchEmbed(in_channels, embed_dims)
         self.absolute_pos_embed = None
-        if pretrain_img_size is not None:
-            side = pretrain_img_size // PATCH
-            self.absolute_pos_embed = nn.Parameter(torch.empty(1, embed_dims, side, side))
+        if use_abs_pos_embed:
+            size = [pretrain_img_size] * 2 if isinstance(pretrain_img_size, int) else pretrain_img_size
+            sides = [side // PATCH for side in size]
+            self.absolute_pos_embed = nn.Parameter(torch.empty(1, embed_dims, *sides))
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         self.pos_drop = nn.Dropout(drop_rate)
 
@@ -270,7 +291,7 @@ class SwinTransformer(BaseModule):
 
         Returns:
             For each stage i of ``out_indices`` (B, C_i, ceil(H / s), ceil(W / s)) with C_i = embed_dims * 2^i
-            and s = 4 * 2^i, each through its own LayerNorm. They are channels-last in memory.
+            and s = 4 * 2^i, each through its own LayerNorm.
         """
         x = self.patch_embed(image)
         if self.absolute_pos_embed is not None:
@@ -281,8 +302,8 @@ class SwinTransformer(BaseModule):
         for i, stage in enumerate(self.layers):
             x = stage(x)
             if i in self.out_indices:
-                norm = getattr(self, f'norm{i}')
-                maps.append(norm(x).permute(0, 3, 1, 2))
+                map_ = getattr(self, f'norm{i}')(x).permute(0, 3, 1, 2)
+                maps.append(map_ if self.channels_last else map_.contiguous())
             if isinstance(stage.downsample, nn.Module):
                 x = stage.downsample(x)
         return tuple(maps)

@@ -18,6 +18,7 @@ from swin_dense.console import terminal
 from swin_dense.data.fields import head_classes, inner_datasets, set_classes
 from swin_dense.engine import config as configs
 from swin_dense.errors import UserError
+from swin_dense.models.layout import connect
 from swin_dense.tasks import Task
 from swin_dense.trust.data_files import CONFIGS
 
@@ -147,7 +148,7 @@ def _build(model: ConfigDict, source: str) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')  # of the hosts, on their own deprecations
-            return MODELS.build(model)
+            return connect(MODELS.build(model))
     except UserError:
         raise
     except Exception as error:  # arguments that are not this version's may fail in any way

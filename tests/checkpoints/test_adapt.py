@@ -134,8 +134,10 @@ def test_what_cannot_be_adapted(name: str, old: tuple[int, ...], new: tuple[int,
 
 def test_a_model_of_another_window_image_and_camera(tmp_path: Path, told: list[str]):
     """Every tensor that is not named here is taken as it is."""
-    ours = random(SwinTransformer(**SMALL, window_size=7, pretrain_img_size=224))
-    wide = SwinTransformer(**SMALL, window_size=12, pretrain_img_size=384, in_channels=4)
+    ours = random(SwinTransformer(**SMALL, window_size=7, use_abs_pos_embed=True, pretrain_img_size=224))
+    wide = SwinTransformer(
+        **SMALL, window_size=12, use_abs_pos_embed=True, pretrain_img_size=384, in_channels=4
+    )
     filled(wide, saved(ours, tmp_path))
     old = ours.state_dict()
     for name, value in wide.state_dict().items():

@@ -14,7 +14,7 @@ from swin_dense.models import SwinTransformer, SwinTransformerV2
 ROOT = Path(__file__).parents[2]
 KINDS = {
     'v1 Tiny': (SwinTransformer, dict()),
-    'v1 with a position embedding': (SwinTransformer, dict(pretrain_img_size=224)),
+    'v1 with a position embedding': (SwinTransformer, dict(use_abs_pos_embed=True, pretrain_img_size=224)),
     'v1 Base 12': (
         SwinTransformer,
         dict(embed_dims=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window_size=12),

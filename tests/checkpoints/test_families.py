@@ -17,7 +17,7 @@ from tests.checkpoints import microsoft
 from tests.checkpoints.families import Family, image
 
 TOLERANCE = 1e-5
-POSITION = dict(extra=dict(pretrain_img_size=128), size=f.SQUARE)
+POSITION = dict(extra=dict(use_abs_pos_embed=True, pretrain_img_size=128), size=f.SQUARE)
 MM_POSITION = dict(use_abs_pos_embed=True, pretrain_img_size=128)
 TIMM = (f.timm_maps, 'timm, Swin v1', 'timm')
 TIMM2 = (f.timm_maps, 'timm, Swin v2', 'timm')

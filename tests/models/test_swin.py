@@ -84,7 +84,7 @@ FROZEN = [
 
 @pytest.mark.parametrize(('frozen', 'out_indices'), FROZEN)
 def test_frozen_stages(frozen: int, out_indices: tuple[int, ...]):
-    model = small(frozen_stages=frozen, out_indices=out_indices, pretrain_img_size=64)
+    model = small(frozen_stages=frozen, out_indices=out_indices, use_abs_pos_embed=True, pretrain_img_size=64)
     prefixes = ['patch_embed.', 'absolute_pos_embed'] if frozen >= 0 else []
     prefixes += [f'{name}{i}.' for i in range(frozen) for name in ('layers.', 'norm')]
     expected = {name for name, _ in model.named_parameters() if name.startswith(tuple(prefixes))}
@@ -105,7 +105,11 @@ def test_frozen_stages(frozen: int, out_indices: tuple[int, ...]):
 def test_every_trained_parameter_gets_a_gradient(frozen: int, out_indices: tuple[int, ...], with_cp: bool):
     """DistributedDataParallel waits for ever for a parameter that gets none."""
     model = small(
-        frozen_stages=frozen, out_indices=out_indices, pretrain_img_size=64, with_cp=with_cp
+        frozen_stages=frozen,
+        out_indices=out_indices,
+        use_abs_pos_embed=True,
+        pretrain_img_size=64,
+        with_cp=with_cp,
     ).train()
     maps = model(torch.randn(1, 3, 64, 80))
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -233,7 +237,7 @@ def test_swin_t_has_the_papers_size():
 
 @pytest.mark.parametrize('size', [(64, 64), (40, 100), (200, 30), (1, 1), (63, 61)])
 def test_absolute_position_embedding_fits_any_size(size: tuple[int, int]):
-    model = small(pretrain_img_size=64)
+    model = small(use_abs_pos_embed=True, pretrain_img_size=64)
     assert model.absolute_pos_embed.shape == (1, 16, 16, 16)
     maps = model(torch.randn(2, 3, *size))
     assert maps[0].shape[2:] == tuple(ceil_divide(side, 4) for side in size)
@@ -244,7 +248,7 @@ def test_absolute_position_embedding_fits_any_size(size: tuple[int, int]):
 
 def test_absolute_position_embedding_is_resized_not_cropped():
     """A constant embedding stays that constant at every size."""
-    model, without = small(pretrain_img_size=64), small()
+    model, without = small(use_abs_pos_embed=True, pretrain_img_size=64), small()
     without.load_state_dict(model.state_dict(), strict=False)
     with torch.no_grad():
         model.absolute_pos_embed.fill_(0.7)
@@ -256,7 +260,7 @@ def test_absolute_position_embedding_is_resized_not_cropped():
 
 @pytest.mark.parametrize('with_cp', [False, True], ids=['stored', 'with_cp'])
 def test_bfloat16_autocast(with_cp: bool):
-    model = small(drop_path_rate=0.1, with_cp=with_cp, pretrain_img_size=64).train()
+    model = small(drop_path_rate=0.1, with_cp=with_cp, use_abs_pos_embed=True, pretrain_img_size=64).train()
     image = torch.randn(2, 3, 75, 50)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         maps = model(image)
@@ -335,9 +339,13 @@ def test_inference_mode_first_and_training_later():
 
 
 @pytest.mark.parametrize('training', [False, True], ids=['eval', 'train'])
-def test_outputs_are_channels_last(training: bool):
-    for x in small().train(training)(torch.randn(2, 3, 75, 90)):
-        assert x.is_contiguous(memory_format=torch.channels_last)
+@pytest.mark.parametrize('channels_last', [False, True])
+def test_layout_of_the_maps(training: bool, channels_last: bool):
+    model = small().train(training)
+    model.channels_last = channels_last
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    for x in model(torch.randn(2, 3, 75, 90)):
+        assert x.is_contiguous(memory_format=layout)
 
 
 def test_channels_last_and_strided_images():

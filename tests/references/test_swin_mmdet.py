@@ -219,7 +219,7 @@ def test_without_qkv_bias_and_other_mlp_ratio():
 
 def test_absolute_position_embedding_at_its_own_size():
     case = Case(224, 224)
-    ours = random_swin(**case.arguments, pretrain_img_size=224)
+    ours = random_swin(**case.arguments, use_abs_pos_embed=True, pretrain_img_size=224)
     theirs = mmdet_swin(ours, **case.arguments, use_abs_pos_embed=True, pretrain_img_size=224)
     compare(ours, theirs, image_of(case))
 
