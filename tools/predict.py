@@ -22,6 +22,7 @@ def parse_args() -> argparse.Namespace:
     add('model', metavar='CONFIG|CHECKPOINT', help='a checkpoint, or a config (.py) with --checkpoint')
     add('sources', nargs='+', metavar='IMAGE|DIR|GLOB|VIDEO', help='folders are searched with all below them')
     add('--checkpoint', metavar='FILE', help="weights of a config (newest of the config's work dir)")
+    add('--backbone', metavar='NAME', help='our Swin in place of the backbone: swin_t, swinv2_b, ours, FILE')
     add('--out', type=Path, metavar='DIR', default=Path('predictions'), help='folder (predictions)')
     add('--score', type=float, help='least score of an object (all are written, those from 0.5 drawn)')
     add('--classes', nargs='+', metavar='NAME', help='only these classes')
@@ -39,11 +40,13 @@ def predict(args: argparse.Namespace, watch: Watch) -> None:
     hosts.prepare()
     from swin_dense.checkpoints import files
     from swin_dense.console import terminal
+    from swin_dense.engine.config import Backbone
     from swin_dense.predict import model, run, sources
     from swin_dense.predict.predictor import Predictor
 
     given = sources.find(args.sources, args.out)
-    config, checkpoint = model.choose(args.model, args.checkpoint, args.cfg_options)
+    backbone = None if args.backbone is None else Backbone(args.backbone)
+    config, checkpoint = model.choose(args.model, args.checkpoint, args.cfg_options, backbone)
     weights = run.weights_key(files.fetch(checkpoint), config)  # of the file before it is read
     folders.check_writable(args.out, '--out')
     predictor = Predictor(checkpoint, config)

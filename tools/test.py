@@ -19,6 +19,7 @@ def parse_args() -> argparse.Namespace:
     add('config', help='config file, of swin_dense, mmdet or mmseg')
     add('checkpoint', nargs='?', help='weights to evaluate')
     add('--predictions', type=Path, metavar='PATH', help='score these, with no model: as --out writes')
+    add('--backbone', metavar='NAME', help='our Swin in place of the backbone: swin_t, swinv2_b, ours, FILE')
     add('--data', type=Path, metavar='DIR', help='COCO or ADE20K root, replaces every path')
     add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
     add('--zero-label', choices=('ignored', 'class'), help='label 0 of label maps (by the labels themselves)')
@@ -39,11 +40,14 @@ def main() -> None:
     hosts.use_device(args.device)
     hosts.prepare()
     from swin_dense.engine import prepare, runs
+    from swin_dense.engine.config import Backbone
 
     if args.out is not None:  # before the evaluation, not after it
         folders.check_writable(args.out.absolute().parent, '--out: the folder')
+    backbone = None if args.backbone is None else Backbone(args.backbone)
     command = prepare.Command(
         config=args.config,
+        backbone=backbone,
         options=args.cfg_options,
         data=args.data,
         classes=args.classes,

@@ -10,13 +10,15 @@ import time
 from pathlib import Path
 
 from swin_dense import hosts
-from swin_dense.errors import exit_on_user_error
+from swin_dense.errors import UserError, exit_on_user_error
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector or segmentor and evaluate it.')
     add = parser.add_argument
     add('config', help='config file, of swin_dense, mmdet or mmseg')
+    add('--backbone', metavar='NAME', help='our Swin in place of the backbone: swin_t, swinv2_b, ours, FILE')
+    add('--swin-schedule', action='store_true', help='with --backbone: AdamW, warmup and images as for Swin')
     add('--data', type=Path, metavar='DIR', help='COCO or ADE20K root, replaces every path')
     add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
     add('--zero-label', choices=('ignored', 'class'), help='label 0 of label maps (by the labels themselves)')
@@ -49,12 +51,17 @@ def main() -> None:
     hosts.use_device(args.device)
     hosts.prepare()
     from swin_dense.engine import prepare, runs, signals
+    from swin_dense.engine.config import Backbone
     from swin_dense.engine.start import Start
 
+    if args.swin_schedule and args.backbone is None:
+        raise UserError('--swin-schedule goes with --backbone NAME')
     begin = Start(args.checkpoint, args.resume, args.resume_anyway)
     seconds = None if args.max_time is None else signals.parse_duration(args.max_time)
+    backbone = None if args.backbone is None else Backbone(args.backbone, args.swin_schedule)
     command = prepare.Command(
         config=args.config,
+        backbone=backbone,
         options=args.cfg_options,
         data=args.data,
         classes=args.classes,

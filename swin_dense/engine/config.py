@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +13,47 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from swin_dense import tasks
+from swin_dense.config.backbone import replace
+from swin_dense.console.terminal import say
 from swin_dense.engine import foreign_config
 from swin_dense.errors import UserError
+from swin_dense.hosts.configs import stock_path
 from swin_dense.trust.data_files import CONFIGS
 
 # read by mmengine and the hosts' tools from the top level of a config, beside Runner's own arguments
 TOP_LEVEL = {'find_unused_parameters', 'sync_bn', 'model_wrapper_cfg', 'tta_model', 'tta_pipeline', 'compile'}
 
 
-def load_config(path: str, options: Sequence[str] = ()) -> Config:
+@dataclass(frozen=True)
+class Backbone:
+    """What ``--backbone`` asks for.
+
+    Attributes:
+        name: as for ``swin_dense.config.with_backbone``.
+        swin_schedule: train as Swin's recipes do.
+    """
+
+    name: str
+    swin_schedule: bool = False
+
+
+def load_config(path: str, options: Sequence[str] = (), backbone: Backbone | None = None) -> Config:
     """Read a config of ours, mmdet's or mmseg's, and override single values.
 
     A Python file is a program that the user chose, and runs. YAML, JSON, and the config that a run left in
     its work directory, are data.
 
     Args:
-        path: the config file, or the work directory of a run.
+        path: the config file (``mmdet::FILE`` is one that mmdet's package has), or a run's work directory.
         options: ``KEY=VALUE`` each, as after ``--cfg-options``.
+        backbone: what takes the place of the config's own backbone, before the options are applied.
 
     Raises:
         UserError: the file is missing or broken, or an option names nothing that exists.
         UnsafeFileError: data that a host would open, import or run; a file to be unpickled.
     """
-    file, known = Path(path), {*inspect.signature(Runner.__init__).parameters, *TOP_LEVEL}
+    file = stock_path(path) if '::' in path else Path(path)
+    known = {*inspect.signature(Runner.__init__).parameters, *TOP_LEVEL}
     if file.is_dir() and foreign_config.is_run(file):
         config = foreign_config.of_folder(file, known)
     elif not file.is_file():
@@ -44,15 +63,25 @@ def load_config(path: str, options: Sequence[str] = ()) -> Config:
     elif file.suffix in CONFIGS:
         config = foreign_config.of_file(file, known)
     else:
-        config = _run(path)
+        config = _run(str(file))
     for key in ('model', 'default_scope'):
         if key not in config:
             raise UserError(f'config {path}: {key} is missing')
     tasks.of_config(config)
     init_default_scope(config.default_scope)
+    if backbone is not None:
+        config = _with(config, backbone)
     config.merge_from_dict(_parse(options, config))
     foreign_config.refuse_pickles(config, f'config {path}')
     return config
+
+
+def _with(config: Config, backbone: Backbone) -> Config:
+    """A copy with another backbone; the terminal says what follows from it."""
+    replacement = replace(config, backbone.name, backbone.swin_schedule)
+    for note in replacement.notes:
+        say(f'backbone: {note}')
+    return replacement.config
 
 
 def _run(path: str) -> Config:

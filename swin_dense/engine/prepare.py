@@ -39,6 +39,7 @@ class Command:
         tensorboard: log to TensorBoard too.
         seed: of every random generator; None for the config's own.
         begin: where a training run begins.
+        backbone: what takes the place of the config's own backbone.
     """
 
     config: str
@@ -53,6 +54,7 @@ class Command:
     tensorboard: bool = False
     seed: int | None = None
     begin: Start = FRESH
+    backbone: configs.Backbone | None = None
 
     def of_data(self) -> DataOptions:
         """The part about the data."""
@@ -128,7 +130,7 @@ def moved(config: Config, folder: Path) -> Config:
 
 
 def _loaded(command: Command) -> Config:
-    config = configs.load_config(command.config, command.options)
+    config = configs.load_config(command.config, command.options, command.backbone)
     stem = Path(command.config).stem
     config.work_dir = command.work_dir or config.get('work_dir') or f'work_dirs/{stem}'
     return config

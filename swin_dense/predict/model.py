@@ -212,13 +212,16 @@ def _named(pointer: Path) -> str | None:
     return name if name not in ('', '.', '..') and name.isprintable() and len(name) < 256 else None
 
 
-def choose(first: str, checkpoint: str | None, options: Sequence[str]) -> tuple[Config | None, str]:
+def choose(
+    first: str, checkpoint: str | None, options: Sequence[str], backbone: configs.Backbone | None = None
+) -> tuple[Config | None, str]:
     """The config and checkpoint that a command line means.
 
     Args:
         first: a config file, which ends in ``.py``, ``.yaml``, ``.yml`` or ``.json``, or a checkpoint.
         checkpoint: what ``--checkpoint`` names.
         options: ``KEY=VALUE`` overrides of the config.
+        backbone: what takes the place of the config's own backbone.
 
     Returns:
         The config, None for the checkpoint's own, and the checkpoint.
@@ -227,9 +230,11 @@ def choose(first: str, checkpoint: str | None, options: Sequence[str]) -> tuple[
         UserError: they do not go together, or the config's run has left no checkpoint.
     """
     if not first.endswith(('.py', *CONFIGS)):
-        if checkpoint is not None or options:
-            raise UserError(f'{first} is no config (.py): --checkpoint and --cfg-options go with one')
+        if checkpoint is not None or options or backbone is not None:
+            raise UserError(
+                f'{first} is no config (.py): --checkpoint, --backbone and --cfg-options go with one'
+            )
         return None, first
-    config = configs.load_config(first, options)
+    config = configs.load_config(first, options, backbone)
     work_dir = Path(config.get('work_dir') or f'work_dirs/{Path(first).stem}')
     return config, checkpoint or newest(work_dir)
