@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: demo test test-all bench bench-all check format matrix clean
+.PHONY: demo test test-all bench bench-all zoo check format matrix clean
 
 demo: $(READY)
 	$(BIN)/python tools/demo.py
@@ -34,6 +34,10 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# all configs of mmdet and mmseg, on tiny inputs; hours, and it goes on where it was stopped
+zoo: $(READY)
+	$(BIN)/python -m benchmarks.zoo
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

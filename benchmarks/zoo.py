@@ -1,12 +1,14 @@
 """Every config of mmdet's and mmseg's zoos on tiny inputs: ``make zoo``, or ``python -m benchmarks.zoo``.
 
-Each config is built, takes one training step and predicts once: with its own backbone, with ``--backbone swin_t``,
-and, where it has a Swin of the host, with ``--backbone ours``. Nothing is downloaded and no weights are loaded. A
-config whose model was seen before has its result. Results are kept line by line: the same command goes on.
+Each config is built, takes one training step and predicts once: with its own backbone, with
+``--backbone swin_t``, and, where it has a Swin of the host, with ``--backbone ours``. Nothing is downloaded,
+and no weights are loaded. Configs with the same model share a result. Results are kept line by line, so the
+same command goes on where it was stopped.
 """
 
 import argparse
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from swin_dense import hosts
-from swin_dense.console.terminal import progress
+from swin_dense.console.progress import track
 
 hosts.prepare()
 
@@ -27,31 +29,22 @@ from mmengine.config import Config  # noqa: E402
 from benchmarks import zoo_steps  # noqa: E402
 from swin_dense.config.backbone import replace  # noqa: E402
 from swin_dense.errors import UserError  # noqa: E402
-from swin_dense.hosts.configs import stock_path  # noqa: E402
+from swin_dense.hosts.configs import stock_path, stock_root  # noqa: E402
 
+HOSTS = ('mmdet', 'mmseg')
 WAYS = ('own', 'swin_t', 'ours')
 STEPS = ('load', 'build', 'loss', 'predict')
 LIMIT = 240  # seconds for one config
+Result = dict[str, Any]
 
 
 def names() -> Iterator[str]:
     """All configs of both hosts that are no bases, as ``mmdet::FILE``."""
-    for host, example in (('mmdet', 'retinanet/retinanet_r50_fpn_1x_coco.py'), ('mmseg', 'fcn/metafile.yaml')):
-        root = stock_path(f'{host}::{example}').parents[1]
+    for host in HOSTS:
+        root = stock_root(host)
         for file in sorted(root.rglob('*.py')):
             if '_base_' not in file.parts:
                 yield f'{host}::{file.relative_to(root).as_posix()}'
-
-
-def loaded(name: str, way: str) -> Config:
-    """The config, with the backbone of ``way``.
-
-    Raises:
-        UserError: the backbone cannot be replaced.
-        Exception: whatever a config file raises.
-    """
-    config = Config.fromfile(stock_path(name))
-    return config if way == 'own' else replace(config, way).config
 
 
 def key_of(config: Config, way: str) -> str:
@@ -60,11 +53,13 @@ def key_of(config: Config, way: str) -> str:
     return f'{way} {hashlib.sha256(text.encode()).hexdigest()[:16]}'
 
 
-def attempt(name: str, way: str) -> dict[str, Any]:
+def attempt(name: str, way: str) -> Result:
     """The steps that a config took, and the first error."""
-    result: dict[str, Any] = {'config': name, 'way': way, 'passed': []}
+    result: Result = {'config': name, 'way': way, 'passed': []}
     try:
         config = Config.fromfile(stock_path(name))
+        if 'model' not in config:
+            raise UserError('the file is a base of others: it has no model')
         result['key'] = key_of(config, way)
         if way != 'own':
             config = replace(config, way).config
@@ -81,13 +76,13 @@ def attempt(name: str, way: str) -> dict[str, Any]:
     return result
 
 
-def in_a_process(name: str, way: str) -> dict[str, Any]:
-    """``attempt`` in a fork: what hangs or crashes takes nothing with it."""
+def in_a_process(name: str, way: str) -> Result:
+    """``attempt`` in a fork: a config that hangs or crashes ends alone."""
     context = multiprocessing.get_context('fork')
     receiving, sending = context.Pipe(duplex=False)
 
     def child() -> None:
-        with open(os.devnull, 'w') as nowhere:
+        with Path(os.devnull).open('w') as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
         sending.send(attempt(name, way))
@@ -95,7 +90,7 @@ def in_a_process(name: str, way: str) -> dict[str, Any]:
     process = context.Process(target=child)
     process.start()
     sending.close()
-    result: dict[str, Any] = {'config': name, 'way': way, 'passed': [], 'error': 'the process died'}
+    result: Result = {'config': name, 'way': way, 'passed': [], 'error': 'the process died'}
     try:
         if receiving.poll(LIMIT):
             result = receiving.recv()
@@ -110,62 +105,72 @@ def in_a_process(name: str, way: str) -> dict[str, Any]:
 
 def sweep(wanted: list[tuple[str, str]], path: Path) -> None:
     """Try what has no result yet."""
-    done = {(r['config'], r['way']): r for r in read(path)}
-    seen = {r['key']: r for r in done.values() if 'key' in r}
+    done = {(result['config'], result['way']): result for result in read(path)}
+    seen = {result['key']: result for result in done.values() if 'key' in result}
     left = [pair for pair in wanted if pair not in done]
-    with path.open('a') as file, progress('zoo', len(left)) as bar:
-        for name, way in left:
+    with path.open('a') as file:
+        for name, way in track(left, len(left), 'zoo'):
             try:
                 key = key_of(Config.fromfile(stock_path(name)), way)
-            except Exception:
+            except Exception:  # a config is a program: ``attempt`` tells what it raises
                 key = ''
             result = {**seen[key], 'config': name} if key in seen else in_a_process(name, way)
             if 'key' in result:
                 seen[result['key']] = result
             file.write(json.dumps(result) + '\n')
             file.flush()
-            bar.advance()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[Result]:
     """The results so far."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
-def table(results: list[dict[str, Any]]) -> str:
+def table(results: list[Result]) -> str:
     """Markdown: how many take each step, and each failure with its reason."""
-    lines = ['| host | backbone | configs | replaceable | built | loss | prediction |', '|---|---|---|---|---|---|---|']
-    for host in ('mmdet', 'mmseg'):
+    lines = [_row('host', 'backbone', 'configs', 'replaceable', *STEPS[1:]), _row(*['---'] * 7)]
+    for host in HOSTS:
         for way in WAYS:
             rows = [r for r in results if r['way'] == way and r['config'].startswith(host)]
             taken = [r for r in rows if 'refused' not in r]
             counts = [sum(step in r['passed'] for r in taken) for step in STEPS[1:]]
             if rows:
-                lines.append(f'| {host} | {way} | {len(rows)} | {len(taken)} | ' + ' | '.join(map(str, counts)) + ' |')
-    lines += ['', '| backbone | configs | step | reason |', '|---|---|---|---|']
-    groups = Counter(
-        (r['way'], STEPS[len(r['passed'])] if 'error' in r else 'replace', r.get('error') or r.get('refused'))
-        for r in results
-        if 'error' in r or 'refused' in r
-    )
+                lines.append(_row(host, way, len(rows), len(taken), *counts))
+    lines += ['', _row('backbone', 'configs', 'step', 'reason'), _row(*['---'] * 4)]
+    failed = [r for r in results if _reason(r)]
+    groups = Counter((r['way'], STEPS[len(r['passed'])], _reason(r)) for r in failed)
     for (way, step, reason), count in groups.most_common():
-        example = next(r['config'] for r in results if (r.get('error') or r.get('refused')) == reason)
-        lines.append(f'| {way} | {count}, such as `{example}` | {step} | {str(reason).replace("|", "/")} |')
+        example = next(r['config'] for r in failed if _reason(r) == reason)
+        lines.append(_row(way, f'{count}, such as `{example}`', step, reason.replace('|', '/')))
     return '\n'.join(lines) + '\n'
+
+
+def _reason(result: Result) -> str:
+    return ' '.join((result.get('error') or result.get('refused') or '').split())
+
+
+def _row(*cells: object) -> str:
+    return f'| {" | ".join(map(str, cells))} |'
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Every config of the hosts' zoos on tiny inputs.")
     parser.add_argument('--out', type=Path, default=Path('work_dirs/zoo'), help='folder (work_dirs/zoo)')
     parser.add_argument('--only', default='', metavar='TEXT', help='configs with this in their name')
+    parser.add_argument('--one-a-family', action='store_true', help='the first config of each folder')
     parser.add_argument('--ways', nargs='+', choices=WAYS, default=WAYS)
     args = parser.parse_args()
     torch.set_num_threads(1)  # before a fork
+    for host in HOSTS:
+        importlib.import_module(f'{host}.utils').register_all_modules(init_default_scope=False)
     args.out.mkdir(parents=True, exist_ok=True)
     chosen = [name for name in names() if args.only in name]
+    if args.one_a_family:
+        chosen = list({name.rpartition('/')[0]: name for name in reversed(chosen)}.values())[::-1]
     wanted = [(name, way) for way in args.ways for name in chosen if way != 'ours' or 'swin' in name]
     sweep(wanted, args.out / 'results.jsonl')
-    results = [r for r in read(args.out / 'results.jsonl') if (r['config'], r['way']) in set(wanted)]
+    pairs = set(wanted)
+    results = [r for r in read(args.out / 'results.jsonl') if (r['config'], r['way']) in pairs]
     (args.out / 'zoo.json').write_text(json.dumps(results, indent=1))
     (args.out / 'zoo.md').write_text(table(results))
     print(table(results))

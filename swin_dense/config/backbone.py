@@ -109,7 +109,7 @@ def _base(name: str) -> ConfigDict:
     backbone = Config.fromfile(path).get('backbone')
     if not isinstance(backbone, dict) or 'embed_dims' not in backbone:
         raise UserError(f'--backbone {name}: {path} assigns no backbone of ours')
-    return ConfigDict(backbone)
+    return ConfigDict({key: value for key, value in backbone.items() if key != '_delete_'})
 
 
 def _replace_in(holder: ConfigDict, path: str, base: ConfigDict, scope: str) -> list[str]:

@@ -54,4 +54,4 @@ def _optimizer(config: Config) -> ConfigDict:
 
 
 def _is_warmup(entry: dict[str, Any]) -> bool:
-    return entry.get('type') == 'LinearLR' and entry.get('begin', 0) == 0
+    return entry.get('type') in ('LinearLR', 'ConstantLR') and entry.get('begin', 0) == 0

@@ -18,14 +18,21 @@ def stock_path(name: str) -> Path:
         UserError: the package or the file is not there.
     """
     package, _, relative = name.partition('::')
-    spec = importlib.util.find_spec(package) if package in PACKAGES else None
-    if spec is None or spec.origin is None:
+    if package not in PACKAGES:
         raise UserError(f'config {name}: write mmdet::FILE or mmseg::FILE')
-    root = Path(spec.origin).parent / '.mim' / 'configs'
+    root = stock_root(package)
     file = root / relative
     if not file.is_file():
         raise UserError(f'config {name}: {package} has no {relative} (looked in {root})')
     return file
+
+
+def stock_root(package: str) -> Path:
+    """The folder of the config files of ``'mmdet'`` or ``'mmseg'``."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(f'{package} is not installed')
+    return Path(spec.origin).parent / '.mim' / 'configs'
 
 
 @cache

@@ -133,6 +133,8 @@ def modulated_deform_conv_forward(
 ) -> None:
     """As ``deform_conv_forward``, with ``mask`` (B, deformable_group * kH * kW, H', W') and ``bias`` (O,)."""
     geometry = _Geometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w))
+    size = output.shape[2:]
+    offset, mask = _of_size(offset, size), _of_size(mask, size)
     output.copy_(_convolution(input, weight, offset, mask, bias if with_bias else None, geometry))
 
 
@@ -164,13 +166,31 @@ def modulated_deform_conv_backward(
 ) -> None:
     """Write the gradients of input, weight, bias, offset and mask into ``grad_*``."""
     geometry = _Geometry((stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w))
-    grads = _gradients(grad_output, input, weight, offset, mask, geometry, group, deformable_group)
+    size = grad_output.shape[2:]
+    read = (_of_size(offset, size), _of_size(mask, size))
+    grads = _gradients(grad_output, input, weight, *read, geometry, group, deformable_group)
     grad_input.copy_(grads.input)
     grad_weight.copy_(grads.weight)
-    grad_offset.copy_(grads.offset)
-    grad_mask.copy_(grads.mask)
+    _of_size(grad_offset, size).copy_(grads.offset)
+    _of_size(grad_mask, size).copy_(grads.mask)
     if with_bias:
         grad_bias.copy_(grads.bias)
+
+
+def _of_size(x: Tensor, size: torch.Size) -> Tensor:
+    """The values (B, C, *size) that mmcv reads of offsets or masks (B, C, H, W) of a larger map.
+
+    mmdet's DyHead gives those of the finer level to the coarser one. mmcv's function takes the memory of each
+    image as if it had the size of the output: the first values of it. Published weights were trained so.
+
+    Raises:
+        ValueError: the map is smaller than the output; mmcv would read beyond its end.
+    """
+    if x.shape[2:] == size:
+        return x
+    if x.size(2) * x.size(3) < size.numel():
+        raise ValueError(f'offsets or masks of {tuple(x.shape[2:])} are fewer than outputs of {tuple(size)}')
+    return x.flatten(1)[:, : x.size(1) * size.numel()].view(len(x), x.size(1), *size)
 
 
 def _convolution(

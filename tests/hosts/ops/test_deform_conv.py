@@ -99,6 +99,27 @@ def test_without_offsets_it_is_a_convolution_and_a_frozen_input_leaves_the_weigh
     torch.testing.assert_close(*gradients)
 
 
+def test_offsets_of_a_larger_map_are_read_as_mmcv_reads_their_memory():
+    """mmdet's DyHead gives the offsets of a finer level to a coarser one."""
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.randn(5, 3, 3, 3, dtype=torch.float64)
+    offset = torch.randn(2, 18, 8, 8, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(2, 9, 8, 8, dtype=torch.float64, requires_grad=True)
+    ours = mmcv.ops.modulated_deform_conv2d(x, offset, mask, weight, None, 1, 1)
+    first = offset.flatten(1)[:, : 18 * 16].view(2, 18, 4, 4), mask.flatten(1)[:, : 9 * 16].view(2, 9, 4, 4)
+    expected = mmcv.ops.modulated_deform_conv2d(x, *first, weight, None, 1, 1)
+    assert torch.equal(ours, expected)
+    cotangent = torch.randn_like(ours)
+    for gradient, wanted in zip(
+        torch.autograd.grad(ours, (offset, mask), cotangent),
+        torch.autograd.grad(expected, (offset, mask), cotangent),
+        strict=True,
+    ):
+        assert torch.equal(gradient, wanted)
+    with pytest.raises(ValueError, match=r'of \(2, 2\) are fewer than outputs of \(4, 4\)'):
+        mmcv.ops.modulated_deform_conv2d(x, offset[..., :2, :2], mask[..., :2, :2], weight, None, 1, 1)
+
+
 def test_packs_in_half_precision():
     """Offsets from a layer in bf16 make mmcv cast the rest to it; we compute in float32."""
     torch.manual_seed(0)

@@ -1,0 +1,183 @@
+"""Build a model of a stock config, take a training step and predict, on tiny made-up inputs."""
+
+import copy
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmdet.testing import demo_track_inputs
+from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData, PixelData
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+SIDE = 128  # of the images in pixels
+# fewer of what only costs time; the structure stays
+FEWER = {'num_queries': 100, 'num_points': 256}  # 100: as many as are decoded
+
+
+def steps(config: Config) -> Iterator[str]:
+    """Yield the name of each step that was taken: build, loss, predict."""
+    warnings.simplefilter('ignore')
+    os.environ.setdefault('HF_HUB_OFFLINE', '1')
+    init_default_scope(config.get('default_scope', 'mmdet'))
+    torch.manual_seed(0)
+    model = revert_sync_batchnorm(MODELS.build(_small(config.model)))
+    yield 'build'
+    batch = _batch(config, model)
+    model.train()
+    data = model.data_preprocessor(batch(True), True)
+    losses = model(**data, mode='loss')
+    loss, _ = model.parse_losses(losses)
+    loss.backward()
+    if not any(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters()):
+        raise RuntimeError('no parameter has a gradient')
+    yield 'loss'
+    model.eval()
+    with torch.no_grad():
+        data = model.data_preprocessor(batch(False), False)
+        results = model(**data, mode='predict')
+    if len(results) < 1:
+        raise RuntimeError('no prediction')
+    yield 'predict'
+
+
+def _small(model: ConfigDict) -> ConfigDict:
+    """The model with fewer queries and points, and without weights to fetch."""
+    model = copy.deepcopy(model)
+
+    def visit(node: object) -> None:
+        if isinstance(node, dict):
+            for key, value in list(node.items()):
+                if key in ('init_cfg', 'pretrained') and key in node:
+                    node[key] = None
+                elif key in FEWER and isinstance(value, int) and value > FEWER[key]:
+                    node[key] = FEWER[key]
+                else:
+                    visit(value)
+        elif isinstance(node, (list, tuple)):
+            for value in node:
+                visit(value)
+
+    visit(model)
+    return model
+
+
+def _batch(config: Config, model: nn.Module) -> Callable[[bool], dict[str, Any]]:
+    classes = _classes(config.model)
+    if config.get('default_scope') == 'mmseg':
+        return lambda training: _segmentor_batch(config, classes)
+    if hasattr(model, 'detector') and hasattr(model, 'tracker'):
+        return _track_batch
+    return lambda training: _detector_batch(config, classes, training)
+
+
+def _classes(node: object) -> int:
+    """The least number of classes that a part of the model states."""
+    found: list[int] = []
+
+    def visit(part: object) -> None:
+        if isinstance(part, dict):
+            for key, value in part.items():
+                if key in ('num_classes', 'num_things_classes') and isinstance(value, int) and value > 0:
+                    found.append(value)
+                visit(value)
+        elif isinstance(part, (list, tuple)):
+            for value in part:
+                visit(value)
+
+    visit(node)
+    return min(found, default=2)
+
+
+def _image(channels: int = 3) -> Tensor:
+    return torch.randint(0, 256, (channels, SIDE, SIDE), dtype=torch.uint8)
+
+
+def _meta(i: int) -> dict[str, Any]:
+    return dict(
+        img_id=i,
+        img_path='demo.png',
+        img_shape=(SIDE, SIDE),
+        ori_shape=(SIDE, SIDE),
+        pad_shape=(SIDE, SIDE),
+        batch_input_shape=(SIDE, SIDE),
+        scale_factor=(1.0, 1.0),
+        flip=False,
+        flip_direction=None,
+        border=np.array([0, SIDE, 0, SIDE], dtype=np.float32),
+        text='person. car.',
+        custom_entities=True,
+        caption_prompt=None,
+        tokens_positive=-1,
+    )
+
+
+def _segmentor_batch(config: Config, classes: int) -> dict[str, list]:
+    channels = int((config.model.get('backbone') or {}).get('in_channels', 3) or 3)
+    inputs, samples = [], []
+    for i in range(2):
+        inputs.append(_image(channels))
+        sample = SegDataSample(metainfo=_meta(i))
+        labels = torch.arange(SIDE * SIDE).view(1, SIDE, SIDE) // 999 % classes
+        sample.gt_sem_seg = PixelData(data=labels)
+        sample.gt_edge_map = PixelData(data=labels % 2)
+        sample.gt_depth_map = PixelData(data=torch.rand(1, SIDE, SIDE) * 5 + 0.1)
+        samples.append(sample)
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def _detector_batch(config: Config, classes: int, training: bool) -> dict[str, Any]:
+    samples = [_detector_sample(i, classes) for i in range(2)]
+    batch: dict[str, Any] = dict(inputs=[_image() for _ in samples], data_samples=samples)
+    if not training or 'semi_train_cfg' not in config.model:
+        return batch
+    branches = ('sup', 'unsup_teacher', 'unsup_student')
+    return dict(
+        inputs={branch: list(batch['inputs']) for branch in branches},
+        data_samples={branch: [_with_homography(sample) for sample in samples] for branch in branches},
+    )
+
+
+def _with_homography(sample: DetDataSample) -> DetDataSample:
+    sample = copy.deepcopy(sample)
+    sample.set_metainfo(dict(homography_matrix=np.eye(3, dtype=np.float32)))
+    return sample
+
+
+def _detector_sample(i: int, classes: int) -> DetDataSample:
+    sample = DetDataSample(metainfo=_meta(i))
+    boxes = torch.tensor([[8, 10, 70, 60], [40, 30, 120, 110], [5, 80, 40, 125], [64, 8, 100, 40.0]])
+    masks = np.zeros((len(boxes), SIDE, SIDE), dtype=np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = 1
+    instances = InstanceData(
+        bboxes=boxes,
+        labels=torch.arange(len(boxes)) % max(1, classes),
+        masks=BitmapMasks(masks, SIDE, SIDE),
+        positive_maps=torch.eye(256)[: len(boxes)],
+        text_token_mask=torch.ones(len(boxes), 256, dtype=torch.bool),
+    )
+    sample.gt_instances = instances
+    sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+    sample.proposals = InstanceData(bboxes=boxes + 2, scores=torch.rand(len(boxes)))
+    stuff = torch.arange(SIDE * SIDE).view(1, SIDE, SIDE) // 999 % max(1, classes)
+    sample.gt_sem_seg = PixelData(sem_seg=stuff)
+    return sample
+
+
+def _track_batch(training: bool) -> dict[str, Any]:
+    frames = demo_track_inputs(
+        batch_size=1, num_frames=2, image_shapes=(3, SIDE, SIDE), key_frames_inds=[0] if training else None
+    )
+    if not training:
+        for sample in frames['data_samples']:
+            sample.set_metainfo(dict(ori_video_length=2))
+    return frames
