@@ -9,7 +9,7 @@ from mmengine.runner.loops import BaseLoop
 from torch import nn
 
 from swin_dense import __version__, hosts, tasks
-from swin_dense.engine import run_state
+from swin_dense.engine import layer_decay, run_state
 from swin_dense.engine.runner import Runner
 
 
@@ -32,6 +32,7 @@ def training_header(runner: Runner) -> dict[str, str]:
         'precision': _precision(runner),
         'batch': _batch(runner),
         'learning rate': _rate(runner),
+        **_depth_rows(runner),
         'schedule': schedule,
         'saved in': f'{runner.work_dir} (checkpoints, metrics.json, predictions.png, log)',
     }
@@ -140,6 +141,12 @@ def unscaled_rate(runner: Runner) -> str | None:
         f'the learning rate {rate:.3g} is for {runner.auto_scale_lr["base_batch_size"]} images a step, '
         f'and this run has {_batch(runner).split()[0]}: the linear rule would make it {rate * ratio:.3g}'
     )
+
+
+def _depth_rows(runner: Runner) -> dict[str, str]:
+    """The learning rates by depth, where ``LayerDecay`` sets them."""
+    text = layer_decay.summary(runner.optim_wrapper.optimizer.param_groups)
+    return {} if text is None else {'rate by depth': text}
 
 
 def _images(runner: Runner) -> int:

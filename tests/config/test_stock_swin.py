@@ -1,4 +1,7 @@
-"""The hosts' Swin configs with ``--backbone ours``: the same numbers from the same weights, for many heads."""
+"""The hosts' Swin configs with ``--backbone ours``: the same numbers from the same weights, for many heads.
+
+In float64: random heads amplify the last digits of float32 beyond what a test can tell from an error.
+"""
 
 import copy
 import warnings
@@ -10,7 +13,6 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from swin_dense import hosts
@@ -62,28 +64,32 @@ def tensors(node: object) -> Iterator[Tensor]:
         yield from tensors(dict(node.all_items()))
 
 
+def answers(model: nn.Module, image: Tensor) -> object:
+    """What the heads make of an image, before it is decoded."""
+    meta = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), (SIDE, SIDE))
+    meta['scale_factor'] = (1.0, 1.0)
+    if hasattr(model, 'encode_decode'):
+        return model.encode_decode(image, [meta])
+    return model(image, [DetDataSample(metainfo=meta)], mode='tensor')
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CONFIGS, ids=lambda name: name.rpartition('/')[2].split('-p')[0])
 def test_the_same_outputs_from_the_same_weights(name: str):
     config = stock_config(name)
     theirs, ours = built(config), built(with_backbone(config, 'ours'))
     generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # fresh models have equal norms and biases of 0
+    with torch.no_grad():  # fresh models have equal norms, biases of 0, and memory that nobody has set
         for parameter in theirs.parameters():
+            parameter.nan_to_num_(0.0, 0.0, 0.0).clamp_(-2, 2)
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
     report = load_weights(ours, theirs.state_dict(), name, adapt=False, partial=False)
     assert report.filled == 1.0, report.lines()
-    meta = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), (SIDE, SIDE))
-    sample = (SegDataSample if name.startswith('mmseg') else DetDataSample)(
-        metainfo=dict(meta, scale_factor=(1.0, 1.0))
-    )
-    image = torch.randn(1, 3, SIDE, SIDE, generator=generator)
+    image = torch.randn(1, 3, SIDE, SIDE, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        for mine, reference in zip(ours.extract_feat(image), theirs.extract_feat(image), strict=True):
-            torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5 * float(reference.abs().max()))
-        results = [list(tensors(model(image, [sample], mode='tensor'))) for model in (ours, theirs)]
+        results = [list(tensors(answers(model.double(), image))) for model in (ours, theirs)]
     assert len(results[0]) == len(results[1]) > 0
     for mine, reference in zip(*results, strict=True):
-        assert mine.shape == reference.shape
+        assert mine.dtype == reference.dtype
         scale = float(reference.abs().max()) if reference.numel() else 0.0
-        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5 * max(scale, 1e-6))
+        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-5 * scale)
