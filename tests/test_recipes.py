@@ -115,7 +115,7 @@ def test_the_backbones_arguments_agree(recipe: str):
     assert mine['drop_path_rate'] == theirs['drop_path_rate'] == (0.3 if 'upernet' in recipe else 0.2)
     for name, value in FIXED.items():
         assert theirs[name] == value, name
-    assert mine['pretrain_img_size'] is None  # no absolute position embedding
+    assert not mine['use_abs_pos_embed']
     assert theirs['norm_cfg']['type'] == 'LN'
     assert not mine['with_cp']
     assert not theirs['with_cp']
@@ -188,7 +188,7 @@ def test_norms_and_bias_tables_have_no_weight_decay_and_all_else_has(recipe: str
 @pytest.mark.parametrize('recipe', ['mask_rcnn_swin_t', 'upernet_swin_t'])
 def test_an_absolute_position_embedding_has_no_weight_decay(recipe: str):
     backbone = dict(type='swin_dense.SwinTransformer', embed_dims=8, depths=(1,), num_heads=(1,))
-    backbone.update(out_indices=(0,), pretrain_img_size=32)
+    backbone.update(out_indices=(0,), use_abs_pos_embed=True, pretrain_img_size=32)
     model = nn.ModuleDict({'backbone': MODELS.build(backbone)})
     groups = parameter_groups(model, ours(recipe))
     assert groups['backbone.absolute_pos_embed']['weight_decay'] == 0
