@@ -7,7 +7,8 @@ _base_ = [
     '_base_/swin_tiny.py',
 ]
 model = dict(
-    pretrained=None,  # mmseg's address of the same weights, on a server that is gone
+    pretrained=None,
     backbone=dict(type='swin_dense.SwinTransformer', init_cfg=_base_.backbone.init_cfg),
 )
+checkpoint_file = None  # mmseg's address of the same weights, on a server that is gone
 auto_scale_lr = dict(enable=True, base_batch_size=16)  # lr 6e-05 is for 8 x 2 images

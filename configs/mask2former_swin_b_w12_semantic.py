@@ -7,4 +7,5 @@ _base_ = [
     '_base_/swin_base.py',
 ]
 model = dict(backbone=dict(type='swin_dense.SwinTransformer', init_cfg=_base_.weights.w12.init_cfg))
+pretrained = None  # mmseg's address of the same weights, on a server that is gone
 auto_scale_lr = dict(enable=True)  # lr 0.0001 is for 8 x 2 images

@@ -68,7 +68,8 @@ def as_run(command: str, folder: Path) -> list[str]:
     elif words[0] == 'pip':
         words = [sys.executable, '-m', *words, '--dry-run', '--no-build-isolation']
     runs = {'tools/train.py', 'tools/test.py'} & set(words)
-    if runs and 'configs/mask_rcnn_swin_t.py' in words and '--predictions' not in words:
+    detectors = {'configs/mask_rcnn_swin_t.py', 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'}
+    if runs and detectors & set(words) and '--predictions' not in words:
         words += ['--cfg-options', *DETECTION.split()]
     if runs and 'configs/upernet_swin_t.py' in words:
         words += ['--cfg-options', *SEGMENTATION.split()]
