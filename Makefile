@@ -37,6 +37,7 @@ check: $(READY)
 
 # all configs of mmdet and mmseg, on tiny inputs; hours, and it goes on where it was stopped
 zoo: $(READY)
+	$(BIN)/python -m pip install --quiet --editable '.[lite,test,zoo]'
 	$(BIN)/python -m benchmarks.zoo
 
 format: $(READY)

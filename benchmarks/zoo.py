@@ -64,6 +64,7 @@ def attempt(name: str, way: str) -> Result:
         if way != 'own':
             config = replace(config, way).config
         result['passed'].append('load')
+        os.chdir(stock_root(name.partition('::')[0]).parent)  # some name others as configs/...
         for step in zoo_steps.steps(config):
             result['passed'].append(step)
     except UserError as error:

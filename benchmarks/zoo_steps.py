@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmdet.structures import DetDataSample
+from mmdet.structures import DetDataSample, ReIDDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmdet.testing import demo_track_inputs
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import MessageHub
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
+from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
@@ -29,6 +31,9 @@ def steps(config: Config) -> Iterator[str]:
     os.environ.setdefault('HF_HUB_OFFLINE', '1')
     init_default_scope(config.get('default_scope', 'mmdet'))
     torch.manual_seed(0)
+    hub = MessageHub.get_instance('zoo')  # where a runner says how far it is
+    for name, value in {'iter': 1, 'epoch': 0, 'max_iters': 100, 'max_epochs': 1}.items():
+        hub.update_info(name, value)
     model = revert_sync_batchnorm(MODELS.build(_small(config.model)))
     yield 'build'
     batch = _batch(config, model)
@@ -56,7 +61,7 @@ def _small(model: ConfigDict) -> ConfigDict:
     def visit(node: object) -> None:
         if isinstance(node, dict):
             for key, value in list(node.items()):
-                if key in ('init_cfg', 'pretrained') and key in node:
+                if key in ('init_cfg', 'pretrained', 'teacher_ckpt'):
                     node[key] = None
                 elif key in FEWER and isinstance(value, int) and value > FEWER[key]:
                     node[key] = FEWER[key]
@@ -74,8 +79,15 @@ def _batch(config: Config, model: nn.Module) -> Callable[[bool], dict[str, Any]]
     classes = _classes(config.model)
     if config.get('default_scope') == 'mmseg':
         return lambda training: _segmentor_batch(config, classes)
-    if hasattr(model, 'detector') and hasattr(model, 'tracker'):
-        return _track_batch
+    processor = config.model.get('data_preprocessor') or {}
+    if 'TrackDataPreprocessor' in str(processor.get('type')):
+        frames_alone = bool(processor.get('use_det_processor'))
+        return lambda training: (
+            _detector_batch(config, classes, True) if training and frames_alone else _track_batch(training)
+        )
+    if 'ReID' in type(model).__name__ or 'Classifier' in type(model).__name__:
+        kind = ReIDDataSample if 'ReID' in type(model).__name__ else DataSample
+        return lambda training: _classifier_batch(kind)
     return lambda training: _detector_batch(config, classes, training)
 
 
@@ -173,9 +185,24 @@ def _detector_sample(i: int, classes: int) -> DetDataSample:
     return sample
 
 
+def _classifier_batch(kind: type) -> dict[str, list]:
+    """Images of whole persons or things, twice as high as wide."""
+    samples = []
+    for i in range(4):
+        sample = kind(metainfo=dict(_meta(i), img_shape=(2 * SIDE, SIDE), num_classes=2))
+        samples.append(sample.set_gt_label(i % 2))
+    images = [torch.randint(0, 256, (3, 2 * SIDE, SIDE), dtype=torch.uint8) for _ in samples]
+    return dict(inputs=images, data_samples=samples)
+
+
 def _track_batch(training: bool) -> dict[str, Any]:
     frames = demo_track_inputs(
-        batch_size=1, num_frames=2, image_shapes=(3, SIDE, SIDE), key_frames_inds=[0] if training else None
+        batch_size=1,
+        num_frames=2,
+        image_shapes=(3, SIDE, SIDE),
+        num_items=[4],
+        key_frames_inds=[0] if training else None,
+        with_mask=True,
     )
     if not training:
         for sample in frames['data_samples']:
