@@ -35,6 +35,7 @@ def steps(config: Config) -> Iterator[str]:
     for name, value in {'iter': 1, 'epoch': 0, 'max_iters': 100, 'max_epochs': 1}.items():
         hub.update_info(name, value)
     model = revert_sync_batchnorm(MODELS.build(_small(config.model)))
+    model.init_weights()
     yield 'build'
     batch = _batch(config, model)
     model.train()
@@ -61,7 +62,9 @@ def _small(model: ConfigDict) -> ConfigDict:
     def visit(node: object) -> None:
         if isinstance(node, dict):
             for key, value in list(node.items()):
-                if key in ('init_cfg', 'pretrained', 'teacher_ckpt'):
+                if key in ('pretrained', 'teacher_ckpt') or (
+                    key == 'init_cfg' and 'checkpoint' in str(value)
+                ):
                     node[key] = None
                 elif key in FEWER and isinstance(value, int) and value > FEWER[key]:
                     node[key] = FEWER[key]
@@ -148,6 +151,10 @@ def _segmentor_batch(config: Config, classes: int) -> dict[str, list]:
 
 def _detector_batch(config: Config, classes: int, training: bool) -> dict[str, Any]:
     samples = [_detector_sample(i, classes) for i in range(2)]
+    if str(config.model.type).endswith('FastRCNN'):  # the others propose for themselves
+        for sample in samples:
+            boxes = sample.gt_instances.bboxes
+            sample.proposals = InstanceData(bboxes=boxes + 2, scores=torch.rand(len(boxes)))
     batch: dict[str, Any] = dict(inputs=[_image() for _ in samples], data_samples=samples)
     if not training or 'semi_train_cfg' not in config.model:
         return batch
@@ -179,7 +186,6 @@ def _detector_sample(i: int, classes: int) -> DetDataSample:
     )
     sample.gt_instances = instances
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
-    sample.proposals = InstanceData(bboxes=boxes + 2, scores=torch.rand(len(boxes)))
     stuff = torch.arange(SIDE * SIDE).view(1, SIDE, SIDE) // 999 % max(1, classes)
     sample.gt_sem_seg = PixelData(sem_seg=stuff)
     return sample
