@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from swin_dense.hosts import ops
+from swin_dense.hosts.ops import rois as stand_in
 from swin_dense.kernels import roi_align
 
 torchvision_forward = torch.ops.torchvision.roi_align
@@ -99,14 +99,14 @@ def test_rois_of_no_sensible_size_are_torchvisions(bad: float):
 def test_the_stand_in_takes_it(monkeypatch: pytest.MonkeyPatch):
     features, rois = torch.randn(SHAPE), random_rois(3, torch.float32)
     output, grad = torch.zeros(len(rois), 5, 7, 7), torch.zeros(SHAPE)
-    common = (7, 7, SCALE, 0, ops.AVERAGE, True)
+    common = (7, 7, SCALE, 0, stand_in.MEAN, True)
 
     def no_loops(*_: object) -> None:
         raise AssertionError
 
     monkeypatch.setattr(torch.ops.torchvision, 'roi_align', no_loops)
     monkeypatch.setattr(torch.ops.torchvision, '_roi_align_backward', no_loops)
-    ops.roi_align_forward(features, rois, output, *[torch.empty(0)] * 2, *common)
-    ops.roi_align_backward(output, rois, *[torch.empty(0)] * 2, grad, *common)
+    stand_in.roi_align_forward(features, rois, output, *[torch.empty(0)] * 2, *common)
+    stand_in.roi_align_backward(output, rois, *[torch.empty(0)] * 2, grad, *common)
     assert output.any()
     assert grad.any()
