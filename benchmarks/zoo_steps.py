@@ -75,6 +75,11 @@ def _small(model: ConfigDict) -> ConfigDict:
                 visit(value)
 
     visit(model)
+    processor = model.get('data_preprocessor') or {}
+    for sized in (processor, *(processor.get('batch_augments') or ())):  # they pad and resize images
+        for name in ('size', 'random_size_range'):
+            if sized.get(name) is not None:
+                sized[name] = (SIDE, SIDE)
     return model
 
 
