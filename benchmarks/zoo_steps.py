@@ -75,12 +75,16 @@ def _small(model: ConfigDict) -> ConfigDict:
                 visit(value)
 
     visit(model)
-    processor = model.get('data_preprocessor') or {}
-    for sized in (processor, *(processor.get('batch_augments') or ())):  # they pad and resize images
+    _keep_small(model.get('data_preprocessor') or {})
+    return model
+
+
+def _keep_small(processor: dict) -> None:
+    """Let a preprocessor and its augmentations neither pad nor enlarge images."""
+    for sized in (processor, *(processor.get('batch_augments') or ())):
         for name in ('size', 'random_size_range'):
             if sized.get(name) is not None:
                 sized[name] = (SIDE, SIDE)
-    return model
 
 
 def _batch(config: Config, model: nn.Module) -> Callable[[bool], dict[str, Any]]:

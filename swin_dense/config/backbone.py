@@ -183,8 +183,8 @@ def _channels(value: Any, index: Any, old: list[Map], new: list[Map]) -> Any:  #
     if isinstance(value, (list, tuple)):
         indices = list(index) if isinstance(index, (list, tuple)) else range(len(old))
         if len(indices) == len(value) and [before[i] for i in indices] == list(value):
-            return [after[i] for i in indices]
-        return [_channels(each, None, old, new) for each in value]
+            return type(value)(after[i] for i in indices)  # some parts take tuples alone
+        return type(value)(_channels(each, None, old, new) for each in value)
     if isinstance(index, int) and before[index] == value:
         return after[index]
     # the last one where several have as many

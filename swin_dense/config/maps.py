@@ -37,10 +37,17 @@ def maps_of(backbone: Mapping[str, Any], scope: str, name: str) -> list[Map]:
     for weights in ('pretrained', 'init_cfg'):
         config.pop(weights, None)
     module = _built(config, scope, name)
-    outputs = _run(module, int(config.get('in_channels') or 3), name)
+    channels = int(config.get('in_channels') or 3)
+    outputs = _run(module, channels, name)
     maps: list[Any] = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
     if not maps or not all(isinstance(x, Tensor) and x.dim() == 4 and len(x) == 1 for x in maps):
         raise UserError(f'{name} ({config["type"]}) gives no list of feature maps: it cannot be replaced')
+    in_training = _count_in_training(module, channels)
+    if in_training not in (None, len(maps)):
+        raise UserError(
+            f'{name} ({config["type"]}) gives {in_training} maps in training and {len(maps)} in '
+            f'prediction: it cannot be replaced'
+        )
     return [Map(x.size(1), round(SIDE / x.size(3))) for x in maps]
 
 
@@ -54,6 +61,17 @@ def _built(config: dict[str, Any], scope: str, name: str) -> nn.Module:
         raise UserError(
             f'{name}: {config["type"]} cannot be built: {type(error).__name__}: {error}'
         ) from error
+
+
+def _count_in_training(module: nn.Module, channels: int) -> int | None:
+    """How many outputs there are in training; None if that cannot be found on meta tensors."""
+    try:
+        outputs = (
+            copy.deepcopy(module).to('meta').train()(torch.zeros(2, channels, SIDE, SIDE, device='meta'))
+        )
+    except Exception:  # what a module does in training may need numbers
+        return None
+    return len(outputs) if isinstance(outputs, (list, tuple)) else 1
 
 
 def _run(module: nn.Module, channels: int, name: str) -> object:

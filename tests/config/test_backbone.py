@@ -73,6 +73,10 @@ CASES: dict[str, tuple[tuple[int, ...], dict[str, object]]] = {
         (0, 1, 2, 3),
         {'decode_head.in_channels': [24, 48, 96, 192]},
     ),
+    'mmseg::fastfcn/fastfcn_r50-d32_jpu_aspp_4xb2-80k_cityscapes-512x1024.py': (
+        (1, 2, 3),
+        {'neck.in_channels': (48, 96, 192)},
+    ),
     'mmseg::dmnet/dmnet_r50-d8_4xb4-80k_ade20k-512x512.py': ((0, 1, 2, 3), {'decode_head.in_channels': 192}),
 }
 
@@ -162,6 +166,11 @@ def test_swin_schedule_of_a_segmentor():
             'mmdet::cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py',
             'swin_t',
             r'\(HourglassNet\) gives maps of strides 4, 4',
+        ),
+        (
+            'mmseg::pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py',
+            'swin_t',
+            r'\(PIDNet\) gives 3 maps in training and 1 in prediction',
         ),
         (
             'mmseg::setr/setr_vit-l_mla_8xb1-80k_cityscapes-768x768.py',
