@@ -153,9 +153,17 @@ def _levels(maps: list[Map], name: str) -> list[int]:
 def _readers(holder: ConfigDict) -> Iterator[ConfigDict]:
     """The parts that read the backbone's maps: the first neck, or the heads where there is no neck."""
     neck = holder.get('neck')
-    if neck:
-        yield neck[0] if isinstance(neck, (list, tuple)) else neck
+    if not neck:
+        yield from _heads(holder)
         return
+    first = neck[0] if isinstance(neck, (list, tuple)) else neck
+    yield first
+    if first.type == 'JPU':  # it makes a map of the last ones and passes the others on
+        passed = range(len(first.in_channels) - 1)
+        yield from (head for head in _heads(holder) if head.get('in_index', -1) in passed)
+
+
+def _heads(holder: ConfigDict) -> Iterator[ConfigDict]:
     for key, value in holder.items():
         if key in APART:
             continue
