@@ -40,13 +40,11 @@ def predict(args: argparse.Namespace, watch: Watch) -> None:
     hosts.prepare()
     from swin_dense.checkpoints import files
     from swin_dense.console import terminal
-    from swin_dense.engine.config import Backbone
     from swin_dense.predict import model, run, sources
     from swin_dense.predict.predictor import Predictor
 
     given = sources.find(args.sources, args.out)
-    backbone = None if args.backbone is None else Backbone(args.backbone)
-    config, checkpoint = model.choose(args.model, args.checkpoint, args.cfg_options, backbone)
+    config, checkpoint = model.choose(args.model, args.checkpoint, args.cfg_options, args.backbone)
     weights = run.weights_key(files.fetch(checkpoint), config)  # of the file before it is read
     folders.check_writable(args.out, '--out')
     predictor = Predictor(checkpoint, config)

@@ -40,14 +40,12 @@ def main() -> None:
     hosts.use_device(args.device)
     hosts.prepare()
     from swin_dense.engine import prepare, runs
-    from swin_dense.engine.config import Backbone
 
     if args.out is not None:  # before the evaluation, not after it
         folders.check_writable(args.out.absolute().parent, '--out: the folder')
-    backbone = None if args.backbone is None else Backbone(args.backbone)
     command = prepare.Command(
         config=args.config,
-        backbone=backbone,
+        backbone=args.backbone,
         options=args.cfg_options,
         data=args.data,
         classes=args.classes,

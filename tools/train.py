@@ -51,17 +51,16 @@ def main() -> None:
     hosts.use_device(args.device)
     hosts.prepare()
     from swin_dense.engine import prepare, runs, signals
-    from swin_dense.engine.config import Backbone
     from swin_dense.engine.start import Start
 
     if args.swin_schedule and args.backbone is None:
         raise UserError('--swin-schedule goes with --backbone NAME')
     begin = Start(args.checkpoint, args.resume, args.resume_anyway)
     seconds = None if args.max_time is None else signals.parse_duration(args.max_time)
-    backbone = None if args.backbone is None else Backbone(args.backbone, args.swin_schedule)
     command = prepare.Command(
         config=args.config,
-        backbone=backbone,
+        backbone=args.backbone,
+        swin_schedule=args.swin_schedule,
         options=args.cfg_options,
         data=args.data,
         classes=args.classes,

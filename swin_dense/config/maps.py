@@ -37,18 +37,10 @@ def maps_of(backbone: Mapping[str, Any], scope: str, name: str) -> list[Map]:
     for weights in ('pretrained', 'init_cfg'):
         config.pop(weights, None)
     module = _built(config, scope, name)
-    channels = int(config.get('in_channels') or 3)
-    outputs = _run(module, channels, name)
-    maps: list[Any] = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
-    if not maps or not all(isinstance(x, Tensor) and x.dim() == 4 and len(x) == 1 for x in maps):
+    outputs = _outputs(module, int(config.get('in_channels') or 3), name)
+    if not outputs or not all(isinstance(x, Tensor) and x.dim() == 4 and len(x) == 1 for x in outputs):
         raise UserError(f'{name} ({config["type"]}) gives no list of feature maps: it cannot be replaced')
-    in_training = _count_in_training(module, channels)
-    if in_training not in (None, len(maps)):
-        raise UserError(
-            f'{name} ({config["type"]}) gives {in_training} maps in training and {len(maps)} in '
-            f'prediction: it cannot be replaced'
-        )
-    return [Map(x.size(1), round(SIDE / x.size(3))) for x in maps]
+    return [Map(x.size(1), round(SIDE / x.size(3))) for x in outputs]
 
 
 def _built(config: dict[str, Any], scope: str, name: str) -> nn.Module:
@@ -63,27 +55,35 @@ def _built(config: dict[str, Any], scope: str, name: str) -> nn.Module:
         ) from error
 
 
-def _count_in_training(module: nn.Module, channels: int) -> int | None:
-    """How many outputs there are in training; None if that cannot be found on meta tensors."""
+def _outputs(module: nn.Module, channels: int, name: str) -> list[Any]:
+    """The outputs in prediction, on meta tensors or, where a module reads values back, on the CPU.
+
+    Raises:
+        UserError: the module fails on both, or gives another number of outputs in training.
+    """
+    on_meta = copy.deepcopy(module).to('meta')
+    images = torch.zeros(1, channels, SIDE, SIDE)
     try:
-        outputs = (
-            copy.deepcopy(module).to('meta').train()(torch.zeros(2, channels, SIDE, SIDE, device='meta'))
-        )
-    except Exception:  # what a module does in training may need numbers
-        return None
-    return len(outputs) if isinstance(outputs, (list, tuple)) else 1
-
-
-def _run(module: nn.Module, channels: int, name: str) -> object:
-    """The outputs on meta tensors; on the CPU where a module reads values back."""
-    module.eval()
-    failure: Exception | None = None
-    for device in ('meta', 'cpu'):
+        outputs = _called(on_meta, images.to('meta'), training=False)
+    except Exception:
         try:
-            with torch.no_grad():
-                image = torch.zeros(1, channels, SIDE, SIDE, device=device)
-                outputs: object = (copy.deepcopy(module).to('meta') if device == 'meta' else module)(image)
-            return outputs
+            return _called(module, images, training=False)
         except Exception as error:
-            failure = error
-    raise UserError(f'{name} cannot be run alone: {type(failure).__name__}: {failure}') from failure
+            raise UserError(f'{name} cannot be run alone: {type(error).__name__}: {error}') from error
+    try:
+        in_training = len(_called(on_meta, images.to('meta').expand(2, -1, -1, -1), training=True))
+    except Exception:  # what a module does in training may need numbers
+        return outputs
+    if in_training != len(outputs):
+        raise UserError(
+            f'{name} ({type(module).__name__}) gives {in_training} maps in training and {len(outputs)} in '
+            f'prediction: it cannot be replaced'
+        )
+    return outputs
+
+
+@torch.no_grad()
+def _called(module: nn.Module, images: Tensor, training: bool) -> list[Any]:
+    module.train(training)  # some of the hosts' return None
+    outputs = module(images)
+    return list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]

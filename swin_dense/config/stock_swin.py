@@ -1,7 +1,7 @@
 """The hosts' own Swin in a config, by our class: ``--backbone ours`` keeps all its values."""
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
 
 from mmengine.config import ConfigDict
 
@@ -9,9 +9,7 @@ from swin_dense.errors import UserError
 from swin_dense.models import host_arguments
 
 NAMES = ('SwinTransformer', 'mmdet.SwinTransformer', 'mmseg.SwinTransformer')
-OF_MMPRETRAIN = ('mmpretrain.SwinTransformer', 'mmpretrain.SwinTransformerV2')
 TYPE = 'swin_dense.SwinTransformer'
-FIXED = ('patch_size', 'strides', 'qk_scale', 'patch_norm', 'norm_cfg', 'act_cfg')
 
 
 def take_ours(holders: Sequence[tuple[str, ConfigDict]], filename: str | None) -> list[str]:
@@ -45,16 +43,8 @@ def take_ours(holders: Sequence[tuple[str, ConfigDict]], filename: str | None) -
 
 
 def _check(backbone: ConfigDict, path: str) -> None:
-    fixed: dict[str, Any] = dict(
-        patch_size=host_arguments.PATCH,
-        strides=host_arguments.STRIDES,
-        qk_scale=None,
-        patch_norm=True,
-        norm_cfg=None,
-        act_cfg=None,
-    )
-    fixed.update({name: backbone[name] for name in FIXED if name in backbone})
+    names = inspect.signature(host_arguments.check).parameters
     try:
-        host_arguments.check(**fixed)
+        host_arguments.check(**{name: backbone[name] for name in names if name in backbone})
     except ValueError as error:
         raise UserError(f'{path}.{error}') from error

@@ -3,7 +3,6 @@
 import difflib
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +23,9 @@ from swin_dense.trust.data_files import CONFIGS
 TOP_LEVEL = {'find_unused_parameters', 'sync_bn', 'model_wrapper_cfg', 'tta_model', 'tta_pipeline', 'compile'}
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """What ``--backbone`` asks for.
-
-    Attributes:
-        name: as for ``swin_dense.config.with_backbone``.
-        swin_schedule: train as Swin's recipes do.
-    """
-
-    name: str
-    swin_schedule: bool = False
-
-
-def load_config(path: str, options: Sequence[str] = (), backbone: Backbone | None = None) -> Config:
+def load_config(
+    path: str, options: Sequence[str] = (), backbone: str | None = None, swin_schedule: bool = False
+) -> Config:
     """Read a config of ours, mmdet's or mmseg's, and override single values.
 
     A Python file is a program that the user chose, and runs. YAML, JSON, and the config that a run left in
@@ -46,7 +34,9 @@ def load_config(path: str, options: Sequence[str] = (), backbone: Backbone | Non
     Args:
         path: the config file (``mmdet::FILE`` is one that mmdet's package has), or a run's work directory.
         options: ``KEY=VALUE`` each, as after ``--cfg-options``.
-        backbone: what takes the place of the config's own backbone, before the options are applied.
+        backbone: what takes the place of the config's own backbone, before the options are applied: as for
+            ``swin_dense.config.with_backbone``.
+        swin_schedule: with ``backbone``, train as Swin's recipes do.
 
     Raises:
         UserError: the file is missing or broken, or an option names nothing that exists.
@@ -70,18 +60,13 @@ def load_config(path: str, options: Sequence[str] = (), backbone: Backbone | Non
     tasks.of_config(config)
     init_default_scope(config.default_scope)
     if backbone is not None:
-        config = _with(config, backbone)
+        replacement = replace(config, backbone, swin_schedule)
+        config = replacement.config
+        for note in replacement.notes:
+            say(f'backbone: {note}')
     config.merge_from_dict(_parse(options, config))
     foreign_config.refuse_pickles(config, f'config {path}')
     return config
-
-
-def _with(config: Config, backbone: Backbone) -> Config:
-    """A copy with another backbone; the terminal says what follows from it."""
-    replacement = replace(config, backbone.name, backbone.swin_schedule)
-    for note in replacement.notes:
-        say(f'backbone: {note}')
-    return replacement.config
 
 
 def _run(path: str) -> Config:

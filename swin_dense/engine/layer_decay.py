@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
+from swin_dense.errors import UserError
 from swin_dense.models.swin import SwinBlock, SwinTransformer
 from swin_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -43,15 +44,15 @@ class LayerDecay(DefaultOptimWrapperConstructor):
     ``paramwise_cfg`` (``custom_keys``, ``norm_decay_mult``, ...) has its meaning in mmengine.
 
     Raises:
-        ValueError: ``decay_rate`` is missing, or does not lie above 0 and at most 1.
-        TypeError: the model has no Swin of ours.
+        UserError: ``decay_rate`` is missing, or does not lie above 0 and at most 1; or the model has no Swin
+            of ours.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
         super().__init__(optim_wrapper_cfg, paramwise_cfg)
         rate = (self.paramwise_cfg or {}).get('decay_rate')
         if not isinstance(rate, (int, float)) or not 0 < rate <= 1:
-            raise ValueError(f'paramwise_cfg.decay_rate={rate!r} must lie above 0 and at most 1')
+            raise UserError(f'optim_wrapper.paramwise_cfg.decay_rate={rate!r} must lie above 0 and at most 1')
         self.decay_rate = float(rate)
 
     def add_params(
@@ -80,12 +81,13 @@ def backbone_depths(model: nn.Module) -> list[int]:
     """Blocks in each stage of a model's backbone.
 
     Raises:
-        TypeError: it is not ours.
+        UserError: it is not ours.
     """
     backbone = _backbone(model)
     if not isinstance(backbone, SwinTransformer):
-        raise TypeError(
-            f'swin_dense.LayerDecay needs a Swin of swin_dense as the backbone, not {type(backbone).__name__}'
+        raise UserError(
+            f'optim_wrapper.constructor=swin_dense.LayerDecay needs a Swin of swin_dense as model.backbone, '
+            f'not {type(backbone).__name__}'
         )
     return [sum(isinstance(part, SwinBlock) for part in stage.modules()) for stage in backbone.layers]
 

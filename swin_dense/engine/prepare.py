@@ -40,6 +40,7 @@ class Command:
         seed: of every random generator; None for the config's own.
         begin: where a training run begins.
         backbone: what takes the place of the config's own backbone.
+        swin_schedule: with ``backbone``, train as Swin's recipes do.
     """
 
     config: str
@@ -54,7 +55,8 @@ class Command:
     tensorboard: bool = False
     seed: int | None = None
     begin: Start = FRESH
-    backbone: configs.Backbone | None = None
+    backbone: str | None = None
+    swin_schedule: bool = False
 
     def of_data(self) -> DataOptions:
         """The part about the data."""
@@ -130,7 +132,7 @@ def moved(config: Config, folder: Path) -> Config:
 
 
 def _loaded(command: Command) -> Config:
-    config = configs.load_config(command.config, command.options, command.backbone)
+    config = configs.load_config(command.config, command.options, command.backbone, command.swin_schedule)
     stem = Path(command.config).stem
     config.work_dir = command.work_dir or config.get('work_dir') or f'work_dirs/{stem}'
     return config

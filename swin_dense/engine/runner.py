@@ -34,6 +34,7 @@ from swin_dense.engine.signals import OUT_OF_TIME, StopRequest, stopped
 from swin_dense.engine.workers import WorkerWatch
 from swin_dense.errors import DiskFullError, NotFiniteError, StoppedError, UnsafeFileError, UserError
 from swin_dense.models.channels import check_channels
+from swin_dense.models.host_arguments import loads_by_name
 from swin_dense.models.layout import connect
 
 CHECKPOINT_HOOKS = ('CheckpointHook', 'mmengine.CheckpointHook', MMEngineCheckpointHook)
@@ -85,6 +86,8 @@ class Runner(MMEngineRunner):
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
         """Build the model; arguments that do not fit together are the config's mistake."""
+        if isinstance(model, dict):
+            _refuse_weights_by_name(model, self.cfg.filename)
         try:
             built = super().build_model(model)
         except (AssertionError, KeyError, TypeError, ValueError) as error:
@@ -353,3 +356,14 @@ class Runner(MMEngineRunner):
 
     def _inner_model(self) -> nn.Module:
         return self.model.module if is_model_wrapper(self.model) else self.model
+
+
+def _refuse_weights_by_name(model: dict, filename: str | None) -> None:
+    """mmengine would load a whole model's file by names, and leave our backbone with random weights."""
+    start, backbone = model.get('init_cfg'), model.get('backbone') or {}
+    ours = str(backbone.get('type')).startswith('swin_dense.')
+    if ours and isinstance(start, dict) and loads_by_name(start):
+        raise UserError(
+            f'config {filename}: model.init_cfg would load by names, which differ for our backbone: leave it '
+            f'out and give --checkpoint {start.get("checkpoint")}'
+        )

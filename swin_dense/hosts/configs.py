@@ -36,10 +36,6 @@ def stock_root(package: str) -> Path:
 
 
 @cache
-def _read(name: str) -> Config:
-    return Config.fromfile(stock_path(name))
-
-
 def stock_config(name: str) -> Config:
     """The values of such a file. They are shared: copy them before you change them."""
-    return _read(name)
+    return Config.fromfile(stock_path(name))

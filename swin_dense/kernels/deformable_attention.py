@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from swin_dense.kernels import deformable_bags, deformable_maps
 from swin_dense.kernels.eager import Context, Gradients
+from swin_dense.kernels.precision import exact_dtype
 
 Sizes = tuple[tuple[int, int], ...]
 
@@ -43,7 +44,7 @@ def deformable_attention(value: Tensor, sizes: Sizes, locations: Tensor, weights
 
 def forward(value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor) -> Tensor:
     """As ``deformable_attention``, without gradients."""
-    tensors = (tensor.to(_exact(value)) for tensor in (value, locations, weights))
+    tensors = (tensor.to(exact_dtype(value)) for tensor in (value, locations, weights))
     method = deformable_bags if value.device.type == 'cpu' else deformable_maps
     with torch.no_grad(), torch.autocast(value.device.type, enabled=False):
         return method.forward(*tensors, sizes).to(value.dtype)
@@ -53,17 +54,13 @@ def backward(
     value: Tensor, sizes: Sizes, locations: Tensor, weights: Tensor, grad: Tensor, of_value: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Gradients of value (None unless ``of_value``), locations and weights, from that of the result."""
-    exact = _exact(value)
+    exact = exact_dtype(value)
     tensors = (tensor.to(exact) for tensor in (value, locations, weights))
     method = deformable_bags if value.device.type == 'cpu' else deformable_maps
     with torch.no_grad(), torch.autocast(value.device.type, enabled=False):
         to_value, to_locations, to_weights = method.backward(*tensors, sizes, grad.to(exact), of_value)
     of_value_ = None if to_value is None else to_value.to(value.dtype)
     return of_value_, to_locations.to(locations.dtype), to_weights.to(weights.dtype)
-
-
-def _exact(value: Tensor) -> torch.dtype:
-    return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 
 class _DeformableAttention(torch.autograd.Function):

@@ -21,7 +21,8 @@ def check_channels(model: nn.Module) -> None:
     neck = getattr(model, 'neck', None)
     if neck is not None:
         wanted = getattr(neck, 'in_channels', None)
-        if isinstance(wanted, (list, tuple)) and list(wanted) != given:
+        # YOLOv3's neck lists the deepest map first
+        if isinstance(wanted, (list, tuple)) and list(wanted) not in (given, given[::-1]):
             raise UserError(
                 f'model.neck.in_channels={list(wanted)}, but model.backbone ({type(backbone).__name__}) '
                 f'gives {given} channels'

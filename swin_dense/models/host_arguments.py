@@ -13,12 +13,12 @@ ACTIVATION = {'type': 'GELU'}
 
 
 def check(
-    patch_size: int,
-    strides: Sequence[int],
-    qk_scale: float | None,
-    patch_norm: bool,
-    norm_cfg: Mapping[str, Any] | None,
-    act_cfg: Mapping[str, Any] | None,
+    patch_size: int = PATCH,
+    strides: Sequence[int] = STRIDES,
+    qk_scale: float | None = None,
+    patch_norm: bool = True,
+    norm_cfg: Mapping[str, Any] | None = None,
+    act_cfg: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse values that ask for another network than the paper's.
 
@@ -66,10 +66,15 @@ def initial_weights(init_cfg: Any, pretrained: str | None) -> Any:  # noqa: ANN4
     return init_cfg if init_cfg is None else _by_our_reader(init_cfg)
 
 
-def _by_our_reader(entry: Mapping[str, Any]) -> dict[str, Any]:
+def loads_by_name(entry: Mapping[str, Any]) -> bool:
+    """Whether an ``init_cfg`` is mmengine's own initializer from a file."""
     kind = entry.get('type')
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
-    if name.rpartition('.')[2] not in ('Pretrained', 'PretrainedInit') or name == 'swin_dense.Pretrained':
+    return name in ('Pretrained', 'mmengine.Pretrained', 'PretrainedInit')
+
+
+def _by_our_reader(entry: Mapping[str, Any]) -> dict[str, Any]:
+    if not loads_by_name(entry):
         return dict(entry)
     # of a whole model's file, our reader takes the backbone without being told its prefix
     return {'type': 'swin_dense.Pretrained', 'checkpoint': entry['checkpoint']}

@@ -213,7 +213,7 @@ def _named(pointer: Path) -> str | None:
 
 
 def choose(
-    first: str, checkpoint: str | None, options: Sequence[str], backbone: configs.Backbone | None = None
+    first: str, checkpoint: str | None, options: Sequence[str], backbone: str | None = None
 ) -> tuple[Config | None, str]:
     """The config and checkpoint that a command line means.
 

@@ -16,9 +16,11 @@ from torch import nn
 from swin_dense import hosts
 from swin_dense.config import with_backbone
 from swin_dense.config.backbone import replace
-from swin_dense.engine.config import Backbone, load_config
+from swin_dense.engine.config import load_config
+from swin_dense.engine.runner import Runner
 from swin_dense.errors import UserError
 from swin_dense.hosts.configs import stock_config
+from swin_dense.models.channels import check_channels
 
 hosts.prepare()
 MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
@@ -207,9 +209,28 @@ def test_ours_keeps_the_values_of_the_hosts_swin():
 
 
 def test_options_name_fields_of_the_new_backbone():
-    config = load_config(MASK_RCNN, ['model.backbone.drop_path_rate=0.4'], Backbone('swin_t'))
+    config = load_config(MASK_RCNN, ['model.backbone.drop_path_rate=0.4'], 'swin_t')
     assert config.model.backbone.drop_path_rate == 0.4
     with pytest.raises(UserError, match='write mmdet::FILE or mmseg::FILE'):
         load_config('mmpose::a.py')
     with pytest.raises(UserError, match=r'mmdet has no a\.py'):
         load_config('mmdet::a.py')
+
+
+def test_the_runner_takes_a_neck_that_lists_the_deepest_map_first(narrow: str):
+    config = with_backbone(stock('mmdet::yolo/yolov3_d53_8xb8-320-273e_coco.py'), narrow)
+    model = built(config)
+    assert list(model.neck.in_channels) == [192, 96, 48]
+    check_channels(model)
+    model.neck.in_channels = [192, 48, 96]
+    with pytest.raises(UserError, match=r'model\.neck\.in_channels=\[192, 48, 96\]'):
+        check_channels(model)
+
+
+def test_weights_of_a_whole_model_are_not_loaded_by_name():
+    config = with_backbone(stock(MASK_RCNN), 'swin_t')
+    config.model.init_cfg = dict(type='Pretrained', checkpoint='detector.pth')
+    runner = Runner.__new__(Runner)
+    runner.cfg = config
+    with pytest.raises(UserError, match=r'model\.init_cfg would load by names.*--checkpoint detector\.pth'):
+        runner.build_model(config.model)

@@ -7,6 +7,7 @@ from torch import nn
 
 from swin_dense import hosts
 from swin_dense.engine import layer_decay
+from swin_dense.errors import UserError
 from swin_dense.models import SwinTransformer, SwinTransformerV2
 
 hosts.prepare()
@@ -88,12 +89,12 @@ def test_without_it_the_header_has_no_row():
 @pytest.mark.parametrize('rate', [None, 0, 1.2, 'x'])
 def test_a_wrong_rate(rate: object):
     config = dict(CONFIG, paramwise_cfg=dict(decay_rate=rate))
-    with pytest.raises(ValueError, match=r'decay_rate=.* must lie above 0'):
+    with pytest.raises(UserError, match=r'decay_rate=.* must lie above 0'):
         build_optim_wrapper(Detector(SwinTransformer), config)
 
 
 def test_another_backbone():
     model = nn.Module()
     model.backbone = nn.Conv2d(3, 4, 1)
-    with pytest.raises(TypeError, match='needs a Swin of swin_dense as the backbone, not Conv2d'):
+    with pytest.raises(UserError, match=r'needs a Swin of swin_dense as model\.backbone, not Conv2d'):
         build_optim_wrapper(model, CONFIG)

@@ -11,6 +11,7 @@ from torch import Tensor
 from swin_dense import hosts
 from swin_dense.kernels import deformable_attention as kernel
 from swin_dense.kernels import deformable_bags, deformable_maps
+from tests.gradients import assert_same
 
 hosts.prepare()
 MODULE = importlib.import_module('mmcv.ops.multi_scale_deform_attn')
@@ -28,18 +29,6 @@ def inputs(queries: int, dtype: torch.dtype = torch.float64, batch: int = 2) -> 
     locations[0, 1, 0] = torch.tensor([-3.0, 0.5])
     weights = torch.rand(batch, queries, 3, len(SIZES), 2, dtype=dtype)
     return tuple(tensor.requires_grad_() for tensor in (value, locations, weights))
-
-
-def assert_same(ours: Tensor, expected: Tensor, given: tuple[Tensor, ...], tolerance: float) -> None:
-    torch.testing.assert_close(ours, expected, rtol=tolerance, atol=tolerance)
-    cotangent = torch.randn_like(expected)
-    for gradient, wanted in zip(
-        torch.autograd.grad(ours, given, cotangent.to(ours.dtype)),
-        torch.autograd.grad(expected, given, cotangent),
-        strict=True,
-    ):
-        scale = float(wanted.abs().max())
-        torch.testing.assert_close(gradient, wanted, rtol=tolerance, atol=tolerance * scale)
 
 
 @pytest.mark.parametrize('queries', [2, 40], ids=['fewer samples than cells', 'more'])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from swin_dense.hosts.ops.rois import exact_dtype
+from swin_dense.kernels.precision import exact_dtype
 
 
 class _Geometry(NamedTuple):

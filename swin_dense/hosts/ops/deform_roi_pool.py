@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from swin_dense.hosts.ops import bilinear
-from swin_dense.hosts.ops.rois import exact_dtype
+from swin_dense.kernels.precision import exact_dtype
 
 
 def deform_roi_pool_forward(

@@ -5,14 +5,10 @@ from torch import Tensor
 
 from swin_dense.hosts.ops import bilinear
 from swin_dense.kernels import roi_align
+from swin_dense.kernels.precision import exact_dtype
 
 MAXIMUM, MEAN = 0, 1  # mmcv's pool_mode
 OUTSIDE = -1  # where no sample is the largest
-
-
-def exact_dtype(x: Tensor) -> torch.dtype:
-    """float64 for float64, else float32: in bf16 a coordinate of 800 pixels would be off by up to 2."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def roi_align_forward(

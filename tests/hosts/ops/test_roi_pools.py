@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
 
+from tests.gradients import assert_same
 from tests.hosts.ops import slow_samples
 
 ROIS = torch.tensor(
@@ -48,22 +49,11 @@ def roi_pool_reference(features: Tensor, roi: list[float], size: tuple[int, int]
     return torch.stack(rows, 1).view(-1, *size)
 
 
-def same(ours: Tensor, expected: Tensor, inputs: list[Tensor]) -> None:
-    torch.testing.assert_close(ours, expected, rtol=1e-10, atol=1e-10)
-    cotangent = torch.randn_like(ours)
-    for gradient, wanted in zip(
-        torch.autograd.grad(ours, inputs, cotangent),
-        torch.autograd.grad(expected, inputs, cotangent),
-        strict=True,
-    ):
-        torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-10)
-
-
 def test_roi_pool(features: Tensor):
     ours = mmcv.ops.roi_pool(features, ROIS, (3, 4), 0.25)
     expected = torch.stack([roi_pool_reference(features, roi, (3, 4), 0.25) for roi in ROIS.tolist()])
     assert (expected[-1] == 0).all(), 'a RoI outside the map'
-    same(ours, expected, [features])
+    assert_same(ours, expected, [features])
 
 
 @pytest.mark.parametrize('aligned', [True, False])
@@ -76,7 +66,7 @@ def test_roi_align_by_maximum(features: Tensor, ratio: int, aligned: bool):
             for roi in ROIS.tolist()
         ]
     )
-    same(ours, expected, [features])
+    assert_same(ours, expected, [features])
 
 
 def test_roi_align_by_maximum_of_no_area_is_mmcvs_lowest_number(features: Tensor):
@@ -97,12 +87,12 @@ def test_deformable_roi_pooling(features: Tensor, ratio: int):
             for roi, moves in zip(ROIS.tolist(), offset, strict=True)
         ]
     )
-    same(ours, expected, [features, offset])
+    assert_same(ours, expected, [features, offset])
 
 
 def test_deformable_roi_pooling_without_offsets_is_roi_align(features: Tensor):
     ours = mmcv.ops.deform_roi_pool(features, ROIS, None, (3, 4), 0.25, 2, 0.1)
-    same(ours, torchvision_roi_align(features, ROIS, (3, 4), 0.25, 2, True), [features])
+    assert_same(ours, torchvision_roi_align(features, ROIS, (3, 4), 0.25, 2, True), [features])
 
 
 def test_chunks_of_bins_change_nothing(features: Tensor, monkeypatch: pytest.MonkeyPatch):
