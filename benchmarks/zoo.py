@@ -34,7 +34,7 @@ from swin_dense.hosts.configs import stock_path, stock_root  # noqa: E402
 HOSTS = ('mmdet', 'mmseg')
 WAYS = ('own', 'swin_t', 'ours')
 STEPS = ('load', 'build', 'loss', 'predict')
-LIMIT = 240  # seconds for one config
+LIMIT = 600  # seconds for one config
 Result = dict[str, Any]
 
 

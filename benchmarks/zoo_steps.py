@@ -21,6 +21,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 SIDE = 128  # of the images in pixels
+FIXED_SIDE = ('BEiT', 'MAE')  # backbones that take images of their img_size only
 # fewer of what only costs time; the structure stays
 FEWER = {'num_queries': 100, 'num_points': 256}  # 100: as many as are decoded
 
@@ -34,7 +35,7 @@ def steps(config: Config) -> Iterator[str]:
     hub = MessageHub.get_instance('zoo')  # where a runner says how far it is
     for name, value in {'iter': 1, 'epoch': 0, 'max_iters': 100, 'max_epochs': 1}.items():
         hub.update_info(name, value)
-    model = revert_sync_batchnorm(MODELS.build(_small(config.model)))
+    model = revert_sync_batchnorm(MODELS.build(_small(config.model, _side(config))))
     model.init_weights()
     yield 'build'
     batch = _batch(config, model)
@@ -55,7 +56,16 @@ def steps(config: Config) -> Iterator[str]:
     yield 'predict'
 
 
-def _small(model: ConfigDict) -> ConfigDict:
+def _side(config: Config) -> int:
+    """Height and width of the images in pixels: small, but not too small for the model."""
+    backbone = config.model.get('backbone') or {}
+    if backbone.get('type') in FIXED_SIDE:
+        size = backbone.img_size
+        return int(size if isinstance(size, int) else size[0])
+    return 512 if 'LRASPPHead' in str(config.model.get('decode_head')) else SIDE  # its pooling spans 49 cells
+
+
+def _small(model: ConfigDict, side: int) -> ConfigDict:
     """The model with fewer queries and points, and without weights to fetch."""
     model = copy.deepcopy(model)
 
@@ -75,22 +85,22 @@ def _small(model: ConfigDict) -> ConfigDict:
                 visit(value)
 
     visit(model)
-    _keep_small(model.get('data_preprocessor') or {})
+    _keep_small(model.get('data_preprocessor') or {}, side)
     return model
 
 
-def _keep_small(processor: dict) -> None:
+def _keep_small(processor: dict, side: int) -> None:
     """Let a preprocessor and its augmentations neither pad nor enlarge images."""
     for sized in (processor, *(processor.get('batch_augments') or ())):
         for name in ('size', 'random_size_range'):
             if sized.get(name) is not None:
-                sized[name] = (SIDE, SIDE)
+                sized[name] = (side, side)
 
 
 def _batch(config: Config, model: nn.Module) -> Callable[[bool], dict[str, Any]]:
     classes = _classes(config.model)
     if config.get('default_scope') == 'mmseg':
-        return lambda training: _segmentor_batch(config, classes)
+        return lambda training: _segmentor_batch(config, classes, _side(config))
     processor = config.model.get('data_preprocessor') or {}
     if 'TrackDataPreprocessor' in str(processor.get('type')):
         frames_alone = bool(processor.get('use_det_processor'))
@@ -121,22 +131,22 @@ def _classes(node: object) -> int:
     return min(found, default=2)
 
 
-def _image(channels: int = 3) -> Tensor:
-    return torch.randint(0, 256, (channels, SIDE, SIDE), dtype=torch.uint8)
+def _image(side: int, channels: int = 3) -> Tensor:
+    return torch.randint(0, 256, (channels, side, side), dtype=torch.uint8)
 
 
-def _meta(i: int) -> dict[str, Any]:
+def _meta(i: int, side: int) -> dict[str, Any]:
     return dict(
         img_id=i,
         img_path='demo.png',
-        img_shape=(SIDE, SIDE),
-        ori_shape=(SIDE, SIDE),
-        pad_shape=(SIDE, SIDE),
-        batch_input_shape=(SIDE, SIDE),
+        img_shape=(side, side),
+        ori_shape=(side, side),
+        pad_shape=(side, side),
+        batch_input_shape=(side, side),
         scale_factor=(1.0, 1.0),
         flip=False,
         flip_direction=None,
-        border=np.array([0, SIDE, 0, SIDE], dtype=np.float32),
+        border=np.array([0, side, 0, side], dtype=np.float32),
         text='person. car.',
         custom_entities=True,
         caption_prompt=None,
@@ -144,16 +154,16 @@ def _meta(i: int) -> dict[str, Any]:
     )
 
 
-def _segmentor_batch(config: Config, classes: int) -> dict[str, list]:
+def _segmentor_batch(config: Config, classes: int, side: int) -> dict[str, list]:
     channels = int((config.model.get('backbone') or {}).get('in_channels', 3) or 3)
     inputs, samples = [], []
     for i in range(2):
-        inputs.append(_image(channels))
-        sample = SegDataSample(metainfo=_meta(i))
-        labels = torch.arange(SIDE * SIDE).view(1, SIDE, SIDE) // 999 % classes
+        inputs.append(_image(side, channels))
+        sample = SegDataSample(metainfo=_meta(i, side))
+        labels = torch.arange(side * side).view(1, side, side) // 999 % classes
         sample.gt_sem_seg = PixelData(data=labels)
         sample.gt_edge_map = PixelData(data=labels % 2)
-        sample.gt_depth_map = PixelData(data=torch.rand(1, SIDE, SIDE) * 5 + 0.1)
+        sample.gt_depth_map = PixelData(data=torch.rand(1, side, side) * 5 + 0.1)
         samples.append(sample)
     return dict(inputs=inputs, data_samples=samples)
 
@@ -164,7 +174,7 @@ def _detector_batch(config: Config, classes: int, training: bool) -> dict[str, A
         for sample in samples:
             boxes = sample.gt_instances.bboxes
             sample.proposals = InstanceData(bboxes=boxes + 2, scores=torch.rand(len(boxes)))
-    batch: dict[str, Any] = dict(inputs=[_image() for _ in samples], data_samples=samples)
+    batch: dict[str, Any] = dict(inputs=[_image(SIDE) for _ in samples], data_samples=samples)
     if not training or 'semi_train_cfg' not in config.model:
         return batch
     branches = ('sup', 'unsup_teacher', 'unsup_student')
@@ -181,7 +191,7 @@ def _with_homography(sample: DetDataSample) -> DetDataSample:
 
 
 def _detector_sample(i: int, classes: int) -> DetDataSample:
-    sample = DetDataSample(metainfo=_meta(i))
+    sample = DetDataSample(metainfo=_meta(i, SIDE))
     boxes = torch.tensor([[8, 10, 70, 60], [40, 30, 120, 110], [5, 80, 40, 125], [64, 8, 100, 40.0]])
     masks = np.zeros((len(boxes), SIDE, SIDE), dtype=np.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
@@ -204,7 +214,7 @@ def _classifier_batch(kind: type) -> dict[str, list]:
     """Images of whole persons or things, twice as high as wide."""
     samples = []
     for i in range(4):
-        sample = kind(metainfo=dict(_meta(i), img_shape=(2 * SIDE, SIDE), num_classes=2))
+        sample = kind(metainfo=dict(_meta(i, SIDE), img_shape=(2 * SIDE, SIDE), num_classes=2))
         samples.append(sample.set_gt_label(i % 2))
     images = [torch.randint(0, 256, (3, 2 * SIDE, SIDE), dtype=torch.uint8) for _ in samples]
     return dict(inputs=images, data_samples=samples)

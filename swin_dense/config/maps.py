@@ -37,10 +37,17 @@ def maps_of(backbone: Mapping[str, Any], scope: str, name: str) -> list[Map]:
     for weights in ('pretrained', 'init_cfg'):
         config.pop(weights, None)
     module = _built(config, scope, name)
-    outputs = _outputs(module, int(config.get('in_channels') or 3), name)
+    side = _side(config)
+    outputs = _outputs(module, (1, int(config.get('in_channels') or 3), side, side), name)
     if not outputs or not all(isinstance(x, Tensor) and x.dim() == 4 and len(x) == 1 for x in outputs):
         raise UserError(f'{name} ({config["type"]}) gives no list of feature maps: it cannot be replaced')
-    return [Map(x.size(1), round(SIDE / x.size(3))) for x in outputs]
+    return [Map(x.size(1), round(side / x.size(3))) for x in outputs]
+
+
+def _side(config: Mapping[str, Any]) -> int:
+    """Of the image to run: some backbones (BEiT, MAE) take their ``img_size`` only."""
+    size = config.get('img_size') or SIDE
+    return int(size if isinstance(size, int) else size[0])
 
 
 def _built(config: dict[str, Any], scope: str, name: str) -> nn.Module:
@@ -55,14 +62,14 @@ def _built(config: dict[str, Any], scope: str, name: str) -> nn.Module:
         ) from error
 
 
-def _outputs(module: nn.Module, channels: int, name: str) -> list[Any]:
+def _outputs(module: nn.Module, shape: tuple[int, int, int, int], name: str) -> list[Any]:
     """The outputs in prediction, on meta tensors or, where a module reads values back, on the CPU.
 
     Raises:
         UserError: the module fails on both, or gives another number of outputs in training.
     """
     on_meta = copy.deepcopy(module).to('meta')
-    images = torch.zeros(1, channels, SIDE, SIDE)
+    images = torch.zeros(shape)
     try:
         outputs = _called(on_meta, images.to('meta'), training=False)
     except Exception:
