@@ -16,7 +16,8 @@ import numpy as np
 
 from swin_dense.console.findings import Finding, Severity, some
 from swin_dense.formats import rle
-from swin_dense.formats.coco_json import CHUNK, LONGEST, Columns
+from swin_dense.formats.coco_json import Columns
+from swin_dense.formats.json_entries import CHUNK, LONGEST
 
 TOLERANCE = 1.0  # pixels that a box or polygon may reach outside: COCO's own are rounded
 FAR = 1e6  # pixels: pycocotools allocates as many points as a polygon is long

@@ -1,18 +1,23 @@
 """Reading a COCO annotation file: its JSON, its three lists, and the keys and ids of their entries."""
 
 import gc
-import json
-import math
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from swin_dense.console.findings import Finding, errors, some
-from swin_dense.errors import UnsafeFileError, UserError
-from swin_dense.storage.regular import other_kind
+from swin_dense.errors import UserError
+from swin_dense.formats.json_entries import (
+    Fields,
+    more_than_once,
+    odd_names,
+    odd_sizes,
+    parse,
+    read_fields,
+    state,
+)
 
 # what training cannot do without, the first to be looked for first
 REQUIRED = {
@@ -21,13 +26,7 @@ REQUIRED = {
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
 }
 OPTIONAL = ('iscrowd', 'ignore', 'segmentation')  # of annotations
-LISTS = ('images', 'annotations', 'categories')
-IDS = ('id', 'image_id', 'category_id')
-BOM = '\ufeff'
 LARGE = 20_000_000  # characters
-PICKLES = ('.pkl', '.pickle')
-LONGEST = 2**63  # of whole numbers: NumPy holds none beyond, and no image or id needs it
-CHUNK = 500  # entries that are read before the next are looked at: they stay in the cache
 
 
 class Columns(NamedTuple):
@@ -97,19 +96,7 @@ def columns(path: Path) -> Columns:
 
 
 def _cached(path: Path) -> Loaded:
-    if path.suffix.lower() in PICKLES:
-        raise UnsafeFileError(
-            f'annotations {path} are refused: opening a pickle runs code that is in it; save them as JSON'
-        )
-    try:
-        state = path.stat()
-        if kind := other_kind(path):  # opening a named pipe would wait for ever
-            raise UserError(f'annotations {path} cannot be read as JSON: they are {kind}')
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f'annotations {path} do not exist (looked for {path.absolute()}); try --data DIR'
-        ) from error
-    return _load(path, state.st_mtime_ns, state.st_size)
+    return _load(path, *state(path))
 
 
 def forget() -> None:
@@ -134,52 +121,19 @@ def uncollected() -> Iterator[None]:
 @lru_cache(maxsize=2)  # a training and a validation file
 @uncollected()
 def _load(path: Path, time: int, size: int) -> Loaded:
-    try:
-        # not json.loads(bytes), which would take UTF-16 too: pycocotools does not
-        text = path.read_bytes().decode()
-        if text.startswith(BOM):
-            message = (
-                'begins with a byte order mark, with which pycocotools does not read it; save it without'
-            )
-            return Loaded({}, (Finding('error', path, 'line 1, column 1', message),))
-        content = json.loads(text)
-    except (ValueError, RecursionError, OSError) as error:
-        return Loaded({}, (Finding('error', path, '', f'cannot be read as JSON: {error}'),))
-    if lacking := _lists(path, content):
-        return Loaded(content, tuple(lacking))
-    loaded = _entries(path, content)
-    if len(text) > LARGE:
+    parsed = parse(path, 'COCO')
+    if parsed.findings:
+        return Loaded(parsed.content, parsed.findings)
+    loaded = _entries(path, parsed.content)
+    if parsed.length > LARGE:
         gc.freeze()  # nor does a later collection go through it: forget() ends that
     return loaded
 
 
-def _lists(path: Path, content: Any) -> list[Finding]:  # noqa: ANN401  whatever JSON holds
-    is_object = isinstance(content, dict)
-    lacking = [key for key in LISTS if not is_object or not isinstance(content.get(key), list)]
-    if not lacking:
-        return []
-    kind = '' if is_object else f'the top level is no object but a {type(content).__name__}, and '
-    return [
-        Finding('error', path, lacking[0], f'{kind}the list {lacking[0]!r} is missing: no COCO annotations')
-    ]
-
-
 def _entries(path: Path, content: dict) -> Loaded:
     """Keys and ids: what is wrong here makes every further question meaningless."""
-    fields: dict[str, dict[str, list]] = {}
-    lacks: list[Finding] = []
-    odd: list[Finding] = []
-    for name, keys in REQUIRED.items():
-        try:
-            fields[name], kinds = _fields(content[name], keys, OPTIONAL if name == 'annotations' else ())
-        except (TypeError, KeyError):
-            if strangers := [i for i, entry in enumerate(content[name]) if type(entry) is not dict]:
-                what = 'entries that are no objects; positions'
-                return Loaded(content, (Finding('error', path, name, what, **some(strangers)),))
-            lacks += _lacking(path, name, content[name])
-        else:
-            odd += _no_ids(path, name, fields[name], kinds)
-    if problems := lacks or odd:
+    fields, problems = read_fields(path, content, REQUIRED, {'annotations': OPTIONAL})
+    if problems:
         return Loaded(content, tuple(problems))
     annotations = Columns(*fields['annotations'].values())
     findings = _repeated(path, fields)
@@ -189,7 +143,7 @@ def _entries(path: Path, content: dict) -> Loaded:
         content = {**content, 'categories': kept}
         what = 'categories without an annotation that repeat the name of another are left out; ids'
         findings.append(Finding('warning', path, 'categories', what, **some(repeats)))
-    findings += [*_names(path, content), *_sizes(path, content['images'])]
+    findings += [*odd_names(path, content), *odd_sizes(path, content['images'])]
     return Loaded(content, tuple(findings), annotations, repeats)
 
 
@@ -217,123 +171,11 @@ def _ids(entries: Sequence[dict]) -> tuple[int | str, ...]:
     return tuple(entry['id'] for entry in entries)
 
 
-def _fields(
-    entries: list[dict], required: Sequence[str], optional: Sequence[str]
-) -> tuple[dict[str, list], dict[str, set[type]]]:
-    """The values of each field of N entries, N each, None where an optional one is not there; types of ids.
-
-    Raises:
-        TypeError: an entry is no object.
-        KeyError: one lacks a required field.
-    """
-    fields: dict[str, list] = {key: [] for key in (*required, *optional)}
-    kinds: dict[str, set[type]] = {key: set() for key in required if key in IDS}
-    for begin in range(0, len(entries), CHUNK):
-        chunk = entries[begin : begin + CHUNK]
-        for key in required:
-            values = [entry[key] for entry in chunk]
-            fields[key] += values
-            if key in kinds:
-                kinds[key].update(map(type, values))
-        for key in optional:
-            fields[key] += [entry.get(key) for entry in chunk]
-    return fields, kinds
-
-
-def _lacking(path: Path, name: str, entries: list[dict]) -> Iterator[Finding]:
-    for key in REQUIRED[name]:
-        if positions := [i for i, entry in enumerate(entries) if key not in entry]:
-            yield Finding('error', path, name, f'the field {key!r} is missing; positions', **some(positions))
-
-
-def _no_ids(path: Path, name: str, fields: dict[str, list], kinds: dict[str, set[type]]) -> Iterator[Finding]:
-    for key, types in kinds.items():
-        if strange := types - {int, str, float}:
-            wrong = some(i for i, value in enumerate(fields[key]) if type(value) in strange)
-            yield Finding('error', path, f'{name}.{key}', 'no number and no text; positions', **wrong)
-        elif odd := [i for i, value in enumerate(fields[key]) if _is_odd(value)] if types - {int} else ():
-            what = 'NaN or infinite, which is equal to no other id; positions'
-            yield Finding('error', path, f'{name}.{key}', what, **some(odd))
-
-
-def _is_odd(value: object) -> bool:
-    return type(value) is float and not math.isfinite(value)
-
-
-def _repeated(path: Path, fields: dict[str, dict[str, list]]) -> list[Finding]:
+def _repeated(path: Path, fields: Fields) -> list[Finding]:
     problems = []
     for name in REQUIRED:
-        repeated = _more_than_once(fields[name]['id'])
+        repeated = more_than_once(fields[name]['id'])
         if repeated:
             what = 'ids that more than one entry has, so that one hides the other'
             problems.append(Finding('error', path, f'{name}.id', what, **some(repeated)))
     return problems
-
-
-def _more_than_once(values: Sequence) -> list:
-    if len(set(values)) == len(values):
-        return []
-    return [value for value, count in Counter(values).items() if count > 1]
-
-
-def _names(path: Path, content: dict) -> list[Finding]:
-    problems = []
-    wrong = [entry['id'] for entry in content['images'] if not isinstance(entry['file_name'], str)]
-    if wrong:
-        problems.append(Finding('error', path, 'images.file_name', 'no text; image ids', **some(wrong)))
-    names = [category['name'] for category in content['categories']]
-    wrong = [entry['id'] for entry in content['categories'] if not isinstance(entry['name'], str)]
-    if wrong:
-        problems.append(Finding('error', path, 'categories.name', 'no text; category ids', **some(wrong)))
-    if problems:
-        return problems
-    unwritable = [name for name in names if not _is_text(name)]
-    if unwritable:
-        what = 'half of a pair of surrogates, which no text can hold'
-        problems.append(Finding('error', path, 'categories.name', what, **some(unwritable)))
-    unwritable = [entry['id'] for entry in content['images'] if not _is_text(entry['file_name'])]
-    if unwritable:
-        what = 'half of a pair of surrogates, which no file name has; image ids'
-        problems.append(Finding('error', path, 'images.file_name', what, **some(unwritable)))
-    repeated = _more_than_once(names)
-    if repeated:
-        what = 'names that more than one category has: labels would be counted twice'
-        problems.append(Finding('error', path, 'categories.name', what, **some(repeated)))
-    outside = [entry for entry in content['images'] if _leaves_folder(entry['file_name'])]
-    if outside:
-        where = f'of image id {outside[0]["id"]}: '
-        what = f'{where}not a path below the image folder (no address, nothing absolute, no ..)'
-        shown = some(entry['file_name'] for entry in outside)
-        problems.append(Finding('error', path, 'images.file_name', what, **shown))
-    return problems
-
-
-def _is_text(name: str) -> bool:
-    """Whether a text can be written: JSON can state the halves of a pair of surrogates one by one."""
-    if name.isascii():
-        return True
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _leaves_folder(name: str) -> bool:
-    if name[:1] not in ('/', '\\', '') and '..' not in name and ':' not in name:
-        return False  # nearly all
-    posix, windows = PurePosixPath(name), PureWindowsPath(name)
-    return not name or '://' in name or '..' in windows.parts or posix.is_absolute() or bool(windows.anchor)
-
-
-def _sizes(path: Path, images: list[dict]) -> list[Finding]:
-    wrong = [
-        image['id']
-        for image in images
-        if not (type(image['width']) is type(image['height']) is int and 0 < image['width'] < LONGEST)
-        or not 0 < image['height'] < LONGEST
-    ]
-    if not wrong:
-        return []
-    what = 'no whole number of pixels above 0; image ids'
-    return [Finding('error', path, 'images.width, height', what, **some(wrong))]
