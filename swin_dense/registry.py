@@ -15,8 +15,8 @@ from mmengine.registry import Registry
 
 # the modules that register something, by the kind of registry
 LOCATIONS = {
-    'datasets': ['swin_dense.data.coco_dataset'],
-    'metrics': ['swin_dense.evaluate.online'],
+    'datasets': ['swin_dense.data.coco_dataset', 'swin_dense.data.panoptic_dataset'],
+    'metrics': ['swin_dense.evaluate.online', 'swin_dense.evaluate.panoptic_metric'],
     'models': [
         'swin_dense.models.fpn',
         'swin_dense.models.preprocessors',
@@ -27,7 +27,7 @@ LOCATIONS = {
     ],
     'optim_wrapper_constructors': ['swin_dense.engine.layer_decay'],
     'optim_wrappers': ['swin_dense.engine.amp'],
-    'transforms': ['swin_dense.data.loading'],
+    'transforms': ['swin_dense.data.loading', 'swin_dense.data.panoptic_dataset'],
     'weight_initializers': ['swin_dense.checkpoints.pretrained'],
 }
 

@@ -83,16 +83,33 @@ def find_split(root: Path, split: str) -> Split:
         UserError: one of the two is not found.
     """
     annotations = find_annotations(root, split)
-    images = read_annotations(annotations)['images']
-    if not images:
-        raise UserError(f'annotations {annotations}: the list "images" is empty')
-    names = [image['file_name'] for image in images[:SOUGHT]]
+    content = read_annotations(annotations)
     # instances_train2017.json describes train2017/
-    name, beside = annotations.stem.removeprefix('instances_'), annotations.parent.relative_to(root)
+    name = annotations.stem.removeprefix('instances_')
+    return Split(annotations, image_folder(root, annotations, content, split, name))
+
+
+def image_folder(root: Path, annotations: Path, content: dict, split: str, name: str) -> Path:
+    """The folder that the file names of an annotation file are relative to.
+
+    Args:
+        root: of the data set.
+        annotations: the file.
+        content: its content.
+        split: ``'train'`` or ``'val'``.
+        name: of the folder, if it is named as the file is.
+
+    Raises:
+        UserError: there are no images, or they are in none of the usual folders.
+    """
+    if not content['images']:
+        raise UserError(f'annotations {annotations}: the list "images" is empty')
+    names = [image['file_name'] for image in content['images'][:SOUGHT]]
+    beside = annotations.parent.relative_to(root)
     folders = list(dict.fromkeys(part.format(name=name, split=split, folder=beside) for part in IMAGES))
     for folder in folders:
         if any(_is_file(root / folder / name) for name in names):
-            return Split(annotations, root / folder)
+            return root / folder
     raise UserError(
         f'annotations {annotations}: image {names[0]!r} is in none of the folders '
         f'{", ".join(folders)} of {root}'

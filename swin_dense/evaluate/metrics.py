@@ -26,7 +26,9 @@ def as_fractions(metrics: Mapping[str, float], in_percent: bool) -> dict[str, fl
             continue  # mmdet adds strings to copy and paste, mmengine the loading time, ValLossHook losses
         undefined = math.isnan(value) or value == -1
         scaled = value / 100 if in_percent else value
-        plain[name.removeprefix('coco/')] = None if undefined else float(scaled)
+        plain[name.removeprefix('coco_panoptic/').removeprefix('coco/')] = (
+            None if undefined else float(scaled)
+        )
     return plain
 
 

@@ -21,8 +21,8 @@ from swin_dense.formats.label_maps import IGNORED
 from swin_dense.registry import METRICS
 from swin_dense.storage import atomic, folders
 
-# where each writes its predictions; CocoMetric adds .bbox.json and .segm.json
-OUTPUTS = {'CocoMetric': 'outfile_prefix', 'IoUMetric': 'output_dir'}
+# where each writes its predictions; those of COCO add .bbox.json, .segm.json, .panoptic.json
+OUTPUTS = {'CocoPanopticMetric': 'outfile_prefix', 'CocoMetric': 'outfile_prefix', 'IoUMetric': 'output_dir'}
 NAME = 'predictions'  # of what they leave in a work directory
 
 

@@ -1,4 +1,4 @@
-"""The prediction for one image: instances or a label map."""
+"""The prediction for one image: instances, a label map, or the segments of a panoptic map."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -7,6 +7,8 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from swin_dense.formats.label_maps import IGNORED
+
+INSTANCE_OFFSET = 1000  # mmdet's, between the instances of a class in a panoptic map
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,59 @@ class LabelMap:
         kept = self.label_map.copy()
         kept[~np.isin(kept, np.array(list(labels), kept.dtype))] = np.iinfo(kept.dtype).max
         return replace(self, label_map=kept)
+
+
+@dataclass(frozen=True)
+class PanopticMap:
+    """The segments of one image: a pixel belongs to one at most.
+
+    Attributes:
+        ids: (H, W) int32: the segment of each pixel, from 1 to N, and 0 for none.
+        labels: (N,) int64: the class of segment 1, 2, ...; indices into ``classes``.
+        classes: names, those of things first.
+        things: how many of them are things.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    things: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self.ids.shape
+
+    def crop(self, height: int, width: int) -> 'PanopticMap':
+        """The top left part, with the segments that have pixels in it."""
+        cut = replace(self, ids=self.ids[:height, :width])
+        return cut.take(np.isin(np.arange(1, len(self.labels) + 1), cut.ids))
+
+    def only(self, labels: Collection[int]) -> 'PanopticMap':
+        """The segments of these classes."""
+        return self.take(np.isin(self.labels, list(labels)))
+
+    def take(self, kept: np.ndarray) -> 'PanopticMap':
+        """Some of the segments, (N,) bool; the pixels of the others belong to none."""
+        numbers = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(self.ids.dtype)
+        return replace(self, ids=numbers[self.ids], labels=self.labels[kept])
+
+
+def panoptic_map(
+    values: np.ndarray, classes: tuple[str, ...], things: int, ignored: int | None = None
+) -> PanopticMap:
+    """The segments of a map as mmdet's fusion heads return it.
+
+    Args:
+        values: (H, W) label + 1000 * instance; the label ``len(classes)`` means none.
+        classes, things: as of ``PanopticMap``.
+        ignored: another label that means none.
+    """
+    present, index = np.unique(values, return_inverse=True)
+    labels = (present % INSTANCE_OFFSET).astype(np.int64)
+    kept = (labels < len(classes)) & (labels != ignored)
+    numbers = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
+    return PanopticMap(numbers[index].reshape(values.shape), labels[kept], classes, things)
 
 
 def encode(masks: np.ndarray) -> list[dict]:

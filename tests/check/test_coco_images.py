@@ -79,7 +79,7 @@ def test_a_large_set_is_sampled_evenly(root: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(coco_sets, 'ALWAYS_PROBED', 100)
     monkeypatch.setattr(coco_sets, 'PROBE_SECONDS', 0.0)
     entries = [dict(file_name='11.png', number=i) for i in range(1000)]
-    probed = coco_sets._probe(root, entries, decode=False)
+    probed = image_files._probe(root, entries, decode=False)
     assert len(probed) == 100
     numbers = [entry['number'] for entry, _ in probed]
     assert np.histogram(numbers, 4, (0, 1000))[0].min() > 10
@@ -93,7 +93,7 @@ def test_a_large_set_is_sampled_evenly(root: Path, monkeypatch: pytest.MonkeyPat
 def test_slow_images_are_read_in_threads(seconds: float, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(coco_sets, 'AT_HAND', seconds)
     entries = [dict(number=i) for i in range(250)]
-    answers = list(coco_sets._ask_all(lambda entry: (entry, threading.get_ident()), iter(entries)))
+    answers = list(image_files._ask_all(lambda entry: (entry, threading.get_ident()), iter(entries)))
     assert [entry for entry, _ in answers] == entries
     here = [thread == threading.get_ident() for _, thread in answers]
     assert here == [i < 100 or seconds > 0 for i in range(250)]
