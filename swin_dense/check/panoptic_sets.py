@@ -25,7 +25,7 @@ TOLERANCE = 1.0  # pixels by which a box may differ
 
 @dataclass(frozen=True)
 class Problem:
-    """What pixels and annotations of a PNG disagree in: the field, the message, and whether it is an error."""
+    """A disagreement of pixels and annotations: the field, the message, and whether it is an error."""
 
     field: str
     message: str
@@ -57,7 +57,7 @@ def check_folder(root: Path, decode: bool) -> list[Finding]:
     """
     findings: list[Finding] = []
     for split in splits_of(root):
-        content, problems = panoptic_json.read_with_findings(find_annotations(root, split))
+        problems = panoptic_json.read_with_findings(find_annotations(root, split))[1]
         if errors(problems):
             findings += problems
             continue

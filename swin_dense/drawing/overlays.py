@@ -1,4 +1,4 @@
-"""Pictures of predictions alone: objects with names and scores, label maps, each with a legend."""
+"""Pictures of predictions alone: objects with names and scores, label maps, segments, each with a legend."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -21,7 +21,7 @@ from swin_dense.drawing.painter import (
     thickness_for,
 )
 from swin_dense.formats import rle
-from swin_dense.formats.predictions import Instances, LabelMap
+from swin_dense.formats.predictions import Instances, LabelMap, PanopticMap
 from swin_dense.printable import printable
 
 SMALLEST, LARGEST = (
@@ -32,7 +32,7 @@ LISTED = 30  # classes in a legend
 
 
 def picture(
-    image: np.ndarray, result: Instances | LabelMap, legend: Sequence[int] | None = None
+    image: np.ndarray, result: Instances | LabelMap | PanopticMap, legend: Sequence[int] | None = None
 ) -> np.ndarray:
     """A picture of the prediction for an image.
 
@@ -49,24 +49,49 @@ def picture(
     canvas = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     palette, thickness = colours(len(result.classes)), thickness_for(canvas.shape)
     layer = new_layer(*canvas.shape[:2])
-    if isinstance(result, LabelMap):
-        labels = cv2.resize(result.label_map, size, interpolation=cv2.INTER_NEAREST)
-        paint_labels(layer, labels, palette, result.classes, thickness)
-        canvas = over(canvas, layer, mutes_all=True)
-        shares = _shares(result)
-        amounts = {i: f'{shares[i]:.1%}' for i in np.argsort(-shares) if shares[i]}
-    else:
+    if isinstance(result, Instances):
         _paint_objects(layer, result, scale, palette, thickness)
         canvas = over(canvas, layer)
         _write_labels(canvas, result, scale, palette)
         counts = np.bincount(result.labels, minlength=len(result.classes))
         amounts = {i: str(counts[i]) for i in np.argsort(-counts) if counts[i]}
+    else:
+        regions, labels = _regions(result)
+        names = [result.classes[label] for label in labels]
+        reduced = cv2.resize(regions, size, interpolation=cv2.INTER_NEAREST)
+        paint_labels(layer, reduced, palette[labels], names, thickness)
+        canvas = over(canvas, layer, mutes_all=True)
+        amounts = _areas(result) if isinstance(result, LabelMap) else _segments(result)
     if legend is not None:
         amounts = dict.fromkeys(legend, '')
-    if isinstance(result, LabelMap) and BACKGROUND in result.classes:
+    if not isinstance(result, Instances) and BACKGROUND in result.classes:
         palette[result.classes.index(BACKGROUND)] = 255  # it is not tinted
     entries = [(f'{result.classes[i]}  {amount}'.strip(), palette[i]) for i, amount in amounts.items()]
     return np.concatenate([canvas, _legend(entries, canvas.shape[1])])
+
+
+def _regions(result: LabelMap | PanopticMap) -> tuple[np.ndarray, list[int]]:
+    """(H, W) the number of each pixel's region, as many as there are regions for none; the label of each."""
+    if isinstance(result, LabelMap):
+        return result.label_map, list(range(len(result.classes)))
+    count = len(result.labels)
+    return np.where(result.ids > 0, result.ids - 1, count).astype(np.float32), result.labels.tolist()
+
+
+def _areas(result: LabelMap) -> dict[int, str]:
+    """The share of the pixels of each class that has any, the largest first."""
+    shares = _shares(result)
+    return {i: f'{shares[i]:.1%}' for i in np.argsort(-shares) if shares[i]}
+
+
+def _segments(result: PanopticMap) -> dict[int, str]:
+    """The segments of each thing that has any, the most first, and then the share of the pixels of stuff."""
+    counts = np.bincount(result.labels, minlength=len(result.classes))
+    pixels = np.bincount(result.ids.ravel(), minlength=len(result.labels) + 1)[1:]
+    areas = np.bincount(result.labels, weights=pixels, minlength=len(result.classes)) / result.ids.size
+    things = [i for i in np.argsort(-counts, kind='stable') if counts[i] and i < result.things]
+    stuff = [i for i in np.argsort(-areas, kind='stable') if counts[i] and i >= result.things]
+    return {i: str(counts[i]) for i in things} | {i: f'{areas[i]:.1%}' for i in stuff}
 
 
 def _shares(result: LabelMap) -> np.ndarray:

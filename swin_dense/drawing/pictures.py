@@ -32,7 +32,7 @@ NAMED = 30  # objects of an image: names on more would cover it
 
 @dataclass
 class Drawing:
-    """A drawing on an image: instances, a label map, or only a caption above it.
+    """A drawing on an image: instances, a label map, segments, or only a caption above it.
 
     Attributes:
         labels: (N,) class of each instance.
@@ -40,6 +40,7 @@ class Drawing:
         masks: (N, H, W) bool, None for boxes alone.
         scores: (N,), None for ground truth.
         label_map: (H, W) class of each pixel, None for instances.
+        segments: (H, W) the place of each pixel's segment in ``labels``, N where none is; None for others.
         caption: a few words about the whole image.
     """
 
@@ -48,6 +49,7 @@ class Drawing:
     masks: np.ndarray | None = None
     scores: np.ndarray | None = None
     label_map: np.ndarray | None = None
+    segments: np.ndarray | None = None
     caption: str = ''
 
 
@@ -67,6 +69,10 @@ def draw(image: np.ndarray, drawing: Drawing, classes: Sequence[str]) -> np.ndar
     if drawing.label_map is not None:
         paint_labels(layer, drawing.label_map, palette, classes, thickness)
         return over(image, layer, mutes_all=True)
+    if drawing.segments is not None and drawing.labels is not None:
+        names = [classes[label] for label in drawing.labels.tolist()]
+        paint_labels(layer, drawing.segments, palette[drawing.labels], names, thickness)
+        return over(image, layer, mutes_all=True)
     for label, mask in _of_each(drawing, drawing.masks):
         paint_mask(layer, mask, palette[label], thickness)
     thickness = box_thickness(thickness, drawing.masks is not None)
@@ -80,6 +86,12 @@ def _of_each(drawing: Drawing, values: np.ndarray | None) -> Iterable[tuple[int,
     if drawing.labels is None or values is None:
         return ()
     return zip(drawing.labels.tolist(), values, strict=True)
+
+
+def _amount(drawing: Drawing) -> str:
+    """How much is drawn."""
+    unit = 'objects' if drawing.segments is None else 'segments'
+    return f'{0 if drawing.labels is None else len(drawing.labels)} {unit}'
 
 
 def _present(drawings: Iterable[Drawing], classes: Sequence[str]) -> list[int]:
@@ -117,7 +129,7 @@ def save_grid(pairs: Sequence[Pair], classes: Sequence[str], path: Path) -> None
             if drawing.caption:
                 axis.set_title(_plain(drawing.caption), loc='right', fontsize=8, color='gray')
             elif column and drawing.labels is not None:
-                axis.set_title(f'{len(drawing.labels)} objects', loc='right', fontsize=8, color='gray')
+                axis.set_title(_amount(drawing), loc='right', fontsize=8, color='gray')
     present = _present([side for item in pairs for side in (item.truth, item.prediction)], classes)
     if handles := _legend(present, classes):
         figure.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 8), frameon=False)
@@ -148,10 +160,9 @@ def save_batch(
         axis.set_axis_off()
     for axis, (image, drawing) in zip(axes, shown, strict=False):
         axis.imshow(draw(np.ascontiguousarray(image), drawing, classes))
-        count = None if drawing.labels is None else len(drawing.labels)
-        title = f'{height} x {width}' + (f', {count} objects' if count is not None else '')
-        axis.set_title(title, loc='left', fontsize=9, color='gray')
-        if count is not None and count <= NAMED:
+        amount = '' if drawing.labels is None else f', {_amount(drawing)}'
+        axis.set_title(f'{height} x {width}{amount}', loc='left', fontsize=9, color='gray')
+        if drawing.labels is not None and len(drawing.labels) <= NAMED:
             _write_names(axis, drawing, classes)
     if handles := _legend(_present([drawing for _, drawing in shown], classes), classes):
         ncols = min(len(handles), 3 * columns)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from swin_dense.check import coco_sets
+from swin_dense.check import image_files
 from swin_dense.console.findings import Finding, errors
-from tests.check.coco_sets import HEIGHT, WIDTH, check, good, the_error
+from tests.check.image_files import HEIGHT, WIDTH, check, good, the_error
 
 BAD_IMAGES = {
     'empty': (lambda path: path.write_bytes(b''), 'empty'),
@@ -76,8 +76,8 @@ def test_the_last_of_1000_images_is_missing(root: Path):
 
 
 def test_a_large_set_is_sampled_evenly(root: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(coco_sets, 'ALWAYS_PROBED', 100)
-    monkeypatch.setattr(coco_sets, 'PROBE_SECONDS', 0.0)
+    monkeypatch.setattr(image_files, 'ALWAYS_PROBED', 100)
+    monkeypatch.setattr(image_files, 'PROBE_SECONDS', 0.0)
     entries = [dict(file_name='11.png', number=i) for i in range(1000)]
     probed = image_files._probe(root, entries, decode=False)
     assert len(probed) == 100
@@ -91,7 +91,7 @@ def test_a_large_set_is_sampled_evenly(root: Path, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize('seconds', [-1, 1000], ids=['slow', 'at hand'])
 def test_slow_images_are_read_in_threads(seconds: float, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(coco_sets, 'AT_HAND', seconds)
+    monkeypatch.setattr(image_files, 'AT_HAND', seconds)
     entries = [dict(number=i) for i in range(250)]
     answers = list(image_files._ask_all(lambda entry: (entry, threading.get_ident()), iter(entries)))
     assert [entry for entry, _ in answers] == entries
