@@ -26,8 +26,7 @@ ANNOTATIONS = (
     'annotations/panoptic_{split}*.json',
     'panoptic_{split}*.json',
 )
-# by the last part of their type: what stands for the host's, which needs a package that no registry has
-OURS = ('CocoPanopticDataset', 'LoadPanopticAnnotations', 'CocoPanopticMetric')
+# arguments of the host's metric that ours has too
 KEPT = ('type', 'ann_file', 'seg_prefix', 'outfile_prefix', 'format_only', 'collect_device', 'prefix')
 
 
@@ -47,10 +46,9 @@ class Split:
 
 
 def is_panoptic(config: Config) -> bool:
-    """Whether a config trains or evaluates on panoptic data."""
-    kinds = [str(dataset.get('type')) for dataset in all_datasets(config)]
-    kinds += [str(metric.get('type')) for metric in evaluators(config, 'test_evaluator')]
-    return any(kind.split('.')[-1] in OURS for kind in kinds)
+    """Whether the model of a config predicts panoptic maps."""
+    model = config.get('model') or {}
+    return 'panoptic_fusion_head' in model and (model.get('test_cfg') or {}).get('panoptic_on', True)
 
 
 def find_annotations(root: Path, split: str) -> Path:

@@ -2,9 +2,10 @@
 
     python -m swin_dense.demo.shapes data/shapes
 
-writes the same scenes twice, as ``coco/`` (instances) and as ``ade/`` (label maps). A scene depends on
-the seed and its number alone. A shape's class is its outline; its texture varies, and its
-colour around a hue of the class. One scene in ten has no objects, one in ten has a crowd.
+writes the same scenes three times: as ``coco/`` (instances), as ``ade/`` (label maps) and as ``panoptic/``
+(shapes told apart, on a background that is stuff). A scene depends on the seed and its number alone. A
+shape's class is its outline; its texture varies, and its colour around a hue of the class. One scene in ten
+has no objects, one in ten has a crowd.
 """
 
 import argparse
@@ -18,8 +19,11 @@ import numpy as np
 from pycocotools import mask as rle
 from rich.progress import track
 
+from swin_dense.formats.panoptic_pngs import colours_of
+
 CLASSES = ('circle', 'triangle', 'rectangle', 'star', 'ring')
 LABELS = ('background', *CLASSES)  # of the label maps, from 1; 0 is unlabelled, as in ADE20K
+BACKGROUND = {'id': len(CLASSES) + 1, 'name': 'background', 'isthing': 0}
 SIZES = ((512, 512), (512, 448), (448, 512))  # height, width
 MIN_VISIBLE = 0.5  # a shape may hide at most half of another one
 
@@ -205,8 +209,30 @@ def _annotation(instance: Instance, number: int, image_id: int) -> dict:
     }
 
 
+def _panoptic(scene: Scene, image_id: int) -> tuple[np.ndarray, dict]:
+    """The ids (H, W) of a scene's segments, those of shapes first, and its entry of a panoptic file."""
+    ids = np.zeros(scene.image.shape[:2], np.int32)
+    for number, shape in enumerate(scene.instances, 1):
+        ids[shape.mask] = number
+    ids[ids == 0] = len(scene.instances) + 1
+    segments = []
+    for number in np.unique(ids).tolist():
+        mask = np.asfortranarray(ids == number, np.uint8)
+        instance = scene.instances[number - 1] if number <= len(scene.instances) else None
+        segments.append(
+            {
+                'id': number,
+                'category_id': len(CLASSES) + 1 if instance is None else instance.category + 1,
+                'iscrowd': int(instance is not None and instance.crowd),
+                'bbox': rle.toBbox(rle.encode(mask)).tolist(),
+                'area': int(mask.sum()),
+            }
+        )
+    return ids, {'image_id': image_id, 'file_name': f'{image_id:06d}.png', 'segments_info': segments}
+
+
 def write(root: Path, train: int = 90, val: int = 30, seed: int = 0) -> None:
-    """Write the data set below ``root``: ``coco/`` and ``ade/``, each with its own copy of the images.
+    """Write the data set below ``root``: ``coco/``, ``ade/`` and ``panoptic/``, each with its own images.
 
     Args:
         root: folder to make.
@@ -216,11 +242,13 @@ def write(root: Path, train: int = 90, val: int = 30, seed: int = 0) -> None:
     first = 0
     for split, ade_split, count in (('train', 'training', train), ('val', 'validation', val)):
         photos, labels = (root / 'ade' / kind / ade_split for kind in ('images', 'annotations'))
-        coco = root / 'coco' / f'{split}2017'
-        for folder in (photos, labels, coco, root / 'coco' / 'annotations'):
+        coco, whole = (root / kind / f'{split}2017' for kind in ('coco', 'panoptic'))
+        pngs = root / 'panoptic' / 'annotations' / f'panoptic_{split}2017'
+        for folder in (photos, labels, coco, whole, pngs, root / 'coco' / 'annotations'):
             folder.mkdir(parents=True, exist_ok=True)
         images: list[dict] = []
         annotations: list[dict] = []
+        panoptic: list[dict] = []
         for number in track(range(first, first + count), f'drawing {count} {split} scenes'):
             scene = draw_scene(seed, number)
             image_id = number + 1
@@ -230,12 +258,18 @@ def write(root: Path, train: int = 90, val: int = 30, seed: int = 0) -> None:
             for instance in scene.instances:
                 annotations.append(_annotation(instance, len(annotations) + 1, image_id))
             jpeg = cv2.imencode('.jpg', scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
-            (coco / f'{name}.jpg').write_bytes(jpeg)
-            (photos / f'{name}.jpg').write_bytes(jpeg)
+            for folder in (coco, photos, whole):
+                (folder / f'{name}.jpg').write_bytes(jpeg)
+            ids, entry = _panoptic(scene, image_id)
+            panoptic.append(entry)
+            cv2.imwrite(str(pngs / f'{name}.png'), colours_of(ids)[..., ::-1])
             cv2.imwrite(str(labels / f'{name}.png'), scene.labels())
         categories = [{'id': i, 'name': name} for i, name in enumerate(CLASSES, 1)]
         content = {'images': images, 'annotations': annotations, 'categories': categories}
         (root / 'coco' / 'annotations' / f'instances_{split}2017.json').write_text(json.dumps(content))
+        kinds = [*({**category, 'isthing': 1} for category in categories), BACKGROUND]
+        content = {'images': images, 'annotations': panoptic, 'categories': kinds}
+        pngs.with_suffix('.json').write_text(json.dumps(content))
         first += count
     (root / 'ade' / 'classes.txt').write_text('\n'.join(LABELS) + '\n')
 
@@ -243,7 +277,7 @@ def write(root: Path, train: int = 90, val: int = 30, seed: int = 0) -> None:
 def main() -> None:
     """Write the data set to the folder named on the command line."""
     parser = argparse.ArgumentParser(description='Write the built-in data set of shapes.')
-    parser.add_argument('root', type=Path, help='folder to write coco/ and ade/ into')
+    parser.add_argument('root', type=Path, help='folder to write coco/, ade/ and panoptic/ into')
     parser.add_argument('--train', type=int, default=90, help='training scenes (default: 90)')
     parser.add_argument('--val', type=int, default=30, help='validation scenes (default: 30)')
     parser.add_argument('--seed', type=int, default=0, help='another seed draws other scenes (default: 0)')

@@ -21,7 +21,7 @@ from swin_dense.drawing.painter import (
     thickness_for,
 )
 from swin_dense.formats import rle
-from swin_dense.formats.predictions import Instances, LabelMap, PanopticMap
+from swin_dense.formats.predictions import Instances, LabelMap, PanopticMap, Predicted
 from swin_dense.printable import printable
 
 SMALLEST, LARGEST = (
@@ -31,9 +31,7 @@ SMALLEST, LARGEST = (
 LISTED = 30  # classes in a legend
 
 
-def picture(
-    image: np.ndarray, result: Instances | LabelMap | PanopticMap, legend: Sequence[int] | None = None
-) -> np.ndarray:
+def picture(image: np.ndarray, result: Predicted, legend: Sequence[int] | None = None) -> np.ndarray:
     """A picture of the prediction for an image.
 
     Args:

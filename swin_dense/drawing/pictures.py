@@ -70,8 +70,12 @@ def draw(image: np.ndarray, drawing: Drawing, classes: Sequence[str]) -> np.ndar
         paint_labels(layer, drawing.label_map, palette, classes, thickness)
         return over(image, layer, mutes_all=True)
     if drawing.segments is not None and drawing.labels is not None:
-        names = [classes[label] for label in drawing.labels.tolist()]
-        paint_labels(layer, drawing.segments, palette[drawing.labels], names, thickness)
+        known = drawing.labels < len(classes)
+        # the pixels of other segments have no label
+        places = np.append(np.where(known, known.cumsum() - 1, known.sum()), known.sum())
+        labels = drawing.labels[known]
+        names = [classes[label] for label in labels]
+        paint_labels(layer, places[drawing.segments], palette[labels], names, thickness)
         return over(image, layer, mutes_all=True)
     for label, mask in _of_each(drawing, drawing.masks):
         paint_mask(layer, mask, palette[label], thickness)
@@ -88,10 +92,11 @@ def _of_each(drawing: Drawing, values: np.ndarray | None) -> Iterable[tuple[int,
     return zip(drawing.labels.tolist(), values, strict=True)
 
 
-def _amount(drawing: Drawing) -> str:
+def _amount(drawing: Drawing, classes: Sequence[str]) -> str:
     """How much is drawn."""
     unit = 'objects' if drawing.segments is None else 'segments'
-    return f'{0 if drawing.labels is None else len(drawing.labels)} {unit}'
+    labels = () if drawing.labels is None else drawing.labels
+    return f'{np.count_nonzero(np.less(labels, len(classes)))} {unit}'
 
 
 def _present(drawings: Iterable[Drawing], classes: Sequence[str]) -> list[int]:
@@ -129,7 +134,7 @@ def save_grid(pairs: Sequence[Pair], classes: Sequence[str], path: Path) -> None
             if drawing.caption:
                 axis.set_title(_plain(drawing.caption), loc='right', fontsize=8, color='gray')
             elif column and drawing.labels is not None:
-                axis.set_title(_amount(drawing), loc='right', fontsize=8, color='gray')
+                axis.set_title(_amount(drawing, classes), loc='right', fontsize=8, color='gray')
     present = _present([side for item in pairs for side in (item.truth, item.prediction)], classes)
     if handles := _legend(present, classes):
         figure.legend(handles=handles, loc='outside lower center', ncols=min(len(handles), 8), frameon=False)
@@ -160,7 +165,7 @@ def save_batch(
         axis.set_axis_off()
     for axis, (image, drawing) in zip(axes, shown, strict=False):
         axis.imshow(draw(np.ascontiguousarray(image), drawing, classes))
-        amount = '' if drawing.labels is None else f', {_amount(drawing)}'
+        amount = '' if drawing.labels is None else f', {_amount(drawing, classes)}'
         axis.set_title(f'{height} x {width}{amount}', loc='left', fontsize=9, color='gray')
         if drawing.labels is not None and len(drawing.labels) <= NAMED:
             _write_names(axis, drawing, classes)

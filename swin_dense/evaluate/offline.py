@@ -1,4 +1,4 @@
-"""Saved predictions of either task, scored and gathered in one form, for the terminal and the report."""
+"""Saved predictions of a task, scored and gathered in one form, for the terminal and the report."""
 
 import json
 import math
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from swin_dense.evaluate import ade20k, coco, confusion
+import numpy as np
+
+from swin_dense.evaluate import ade20k, coco, confusion, panoptic_sets
 from swin_dense.storage import atomic
 
 KINDS = {'bbox': 'boxes', 'segm': 'masks'}
@@ -18,7 +20,7 @@ class Evaluated:
 
     Attributes:
         metrics: as the host's evaluator names them.
-        classes: a row for each class, by the title of the table ('boxes', 'masks' or 'classes').
+        classes: a row for each class, by the title of the table ('boxes', 'masks', 'segments' or 'classes').
         names: class names, in the order of ``confusion``.
         confusion: counts, a row for each true class and a column for each predicted one, objects or
             pixels; the last row and column of a detector are background, the last column of a
@@ -69,6 +71,26 @@ def of_label_maps(counted: ade20k.Counted) -> Evaluated:
         matrix.tolist(),
         counts,
         notes=[_without(len(counted.without), len(counted.images))],
+    )
+
+
+def of_segments(scores: panoptic_sets.Scores) -> Evaluated:
+    """Gather what compared panoptic maps say."""
+    present = scores.truth.classes
+    count = panoptic_sets.total(scores.images, len(present.names))
+    without = [image for image in scores.truth.annotations if image not in scores.predictions]
+    counts = dict(
+        images=len(scores.images),
+        segments=int((count.matched + count.false_negatives).sum()),
+        images_without_predictions=len(without),
+    )
+    return Evaluated(
+        panoptic_sets.metrics(count, present),
+        {'segments': panoptic_sets.per_class(count, present)},
+        list(present.names),
+        np.sum([image.pixels for image in scores.images], axis=0).tolist(),
+        counts,
+        notes=[_without(len(without), len(scores.images))],
     )
 
 

@@ -138,6 +138,9 @@ class PanopticMap:
         return replace(self, ids=numbers[self.ids], labels=self.labels[kept])
 
 
+Predicted = Instances | LabelMap | PanopticMap
+
+
 def panoptic_map(
     values: np.ndarray, classes: tuple[str, ...], things: int, ignored: int | None = None
 ) -> PanopticMap:

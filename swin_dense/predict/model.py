@@ -15,7 +15,7 @@ from swin_dense.checkpoints import files
 from swin_dense.checkpoints.load import load_weights
 from swin_dense.checkpoints.report import Report
 from swin_dense.console import terminal
-from swin_dense.data.fields import head_classes, inner_datasets, set_classes
+from swin_dense.data.fields import head_classes, inner_datasets
 from swin_dense.engine import config as configs
 from swin_dense.errors import UserError
 from swin_dense.models.layout import connect
@@ -79,7 +79,7 @@ def load_model(checkpoint: str, config: Config | None) -> Loaded:
     classes, test_set = _classes(data, meta), _test_set(config)
     model = trust.without_weights(config.model)
     if classes and not own:  # a config file may be for other classes
-        set_classes(model, len(classes))
+        tasks.of_config(config).fit_heads(model, {**data, 'classes': classes})
     guard = trust.guarded([path], source, dict(model=model)) if own else nullcontext()
     with guard:
         built = _build(model, source)

@@ -13,7 +13,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from swin_dense.formats.predictions import Instances, LabelMap
+from swin_dense.formats.predictions import Predicted
 from swin_dense.predict.model import Loaded, load_model
 from swin_dense.predict.pipeline import Pipeline
 from swin_dense.tasks.task import Tiling
@@ -59,7 +59,7 @@ class Predictor:
             self._pipeline = Pipeline(loaded.pipeline, loaded.channels)
         self._model = revert_sync_batchnorm(loaded.model).to(device or get_device()).eval()
 
-    def __call__(self, image: np.ndarray | Tensor | str | Path, logits: bool = False) -> Instances | LabelMap:
+    def __call__(self, image: np.ndarray | Tensor | str | Path, logits: bool = False) -> Predicted:
         """Predict for one image.
 
         Args:
@@ -82,13 +82,13 @@ class Predictor:
         with self._guarded([path]):
             return self._pipeline.read(path)
 
-    def predict(self, images: Sequence[np.ndarray], logits: bool = False) -> list[Instances | LabelMap]:
+    def predict(self, images: Sequence[np.ndarray], logits: bool = False) -> list[Predicted]:
         """Predict for images as ``read`` returns them, together where they have the same size.
 
         Images of several sizes would be padded to the largest, and a prediction depend on its neighbours.
         """
         init_default_scope(self._scope)
-        results: dict[int, Instances | LabelMap] = {}
+        results: dict[int, Predicted] = {}
         groups: dict[tuple[int, ...], list[tuple[int, dict]]] = {}
         for index, image in enumerate(images):
             try:
@@ -102,7 +102,7 @@ class Predictor:
             with torch.inference_mode():
                 samples = self._model.test_step(pseudo_collate([packed for _, packed in group]))
             for (index, _), sample in zip(group, samples, strict=True):
-                results[index] = self._task.prediction(sample, self.classes, logits)
+                results[index] = self._task.prediction(sample, self.classes, self._model, logits)
         return [results[index] for index in range(len(images))]
 
     def predict_tiled(
@@ -112,7 +112,7 @@ class Predictor:
         overlap: float = 0.25,
         batch: int = 1,
         track: Track = untracked,
-    ) -> Instances | LabelMap:
+    ) -> Predicted:
         """Predict for one large image as ``read`` returns it, tile by tile; memory is bounded by the tile.
 
         Args:
@@ -127,7 +127,7 @@ class Predictor:
         """
         return self._task.tiled(self.predict, self._model, image, Tiling(tile, overlap, batch, track))
 
-    def _predict_thin(self, image: np.ndarray, logits: bool, error: cv2.error) -> Instances | LabelMap:
+    def _predict_thin(self, image: np.ndarray, logits: bool, error: cv2.error) -> Predicted:
         """The prediction of a line of pixels, repeated until the pipeline does not scale it to nothing."""
         height, width = image.shape[:2]
         least = -(-max(height, width) // LONGEST)

@@ -17,7 +17,7 @@ from swin_dense.console import terminal
 from swin_dense.console.progress import track
 from swin_dense.console.stopping import Stopped, Watch
 from swin_dense.errors import UserError
-from swin_dense.formats.predictions import Instances, LabelMap
+from swin_dense.formats.predictions import Predicted
 from swin_dense.predict.journal import Journal, identity
 from swin_dense.predict.predictor import Predictor
 from swin_dense.predict.results import Results
@@ -176,9 +176,7 @@ def _read(job: _Job, batch: Sequence[Source]) -> dict[Source, np.ndarray]:
     return {source: images[source] for source in batch if source in images}
 
 
-def _predict(
-    job: _Job, images: Sequence[np.ndarray], tiles: str | None = None
-) -> Sequence[Instances | LabelMap]:
+def _predict(job: _Job, images: Sequence[np.ndarray], tiles: str | None = None) -> Sequence[Predicted]:
     """The predictions for images; ``tiles`` is the name of the bar that counts them."""
     settings = job.settings
     if settings.tile is None:

@@ -12,12 +12,13 @@ from mmengine.config import Config
 from swin_dense.console.findings import Finding
 from swin_dense.errors import UserError
 from swin_dense.tasks.detection import Detection
+from swin_dense.tasks.panoptic import Panoptic
 from swin_dense.tasks.segmentation import Segmentation
 from swin_dense.tasks.task import ALL_SPLITS, Task
 
 __all__ = ['Task', 'check', 'named', 'of_config', 'of_predictions', 'register', 'scopes']
 
-KNOWN: list[Task] = [Detection(), Segmentation()]
+KNOWN: list[Task] = [Panoptic(), Detection(), Segmentation()]  # the first that takes a config has it
 
 
 def register(task: Task) -> None:
@@ -64,4 +65,4 @@ def of_predictions(path: Path) -> Task:
     for task in KNOWN:
         if task.wrote(path):
             return task
-    raise UserError(f'{path}: neither COCO results nor a folder of PNG label maps')
+    raise UserError(f'{path}: neither COCO results, of objects or panoptic, nor a folder of PNG label maps')

@@ -130,7 +130,9 @@ class Detection(Task[Truth, Instances]):
         outcomes = confusion.outcomes(scores[-1])
         return Scored(evaluated, lambda: detection_examples.of_detections(scores[-1], outcomes, truth.images))
 
-    def prediction(self, sample: BaseDataElement, classes: tuple[str, ...], logits: bool) -> Instances:
+    def prediction(
+        self, sample: BaseDataElement, classes: tuple[str, ...], model: nn.Module, logits: bool
+    ) -> Instances:
         instances = sample.pred_instances.cpu().numpy()
         rles = encode(instances.masks) if 'masks' in instances else None
         height, width = sample.ori_shape[:2]

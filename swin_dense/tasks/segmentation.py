@@ -106,7 +106,9 @@ class Segmentation(Task[Truth, LabelMap]):
             offline.of_label_maps(counted), lambda: segmentation_examples.of_label_maps(counted, predictions)
         )
 
-    def prediction(self, sample: BaseDataElement, classes: tuple[str, ...], logits: bool) -> LabelMap:
+    def prediction(
+        self, sample: BaseDataElement, classes: tuple[str, ...], model: nn.Module, logits: bool
+    ) -> LabelMap:
         labels = _labels(sample.pred_sem_seg).astype(label_type(len(classes)))
         return LabelMap(labels, classes, sample.seg_logits.data.cpu().numpy() if logits else None)
 

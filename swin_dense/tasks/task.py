@@ -12,6 +12,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from swin_dense.console.findings import Finding
+from swin_dense.data.fields import set_classes
 from swin_dense.data.zero_label import ZeroLabel
 from swin_dense.drawing.pictures import Drawing, Pair
 from swin_dense.errors import UserError
@@ -286,11 +287,24 @@ class Task(ABC, Generic[T, P]):
 
     # prediction for images
 
-    def prediction(self, sample: BaseDataElement, classes: tuple[str, ...], logits: bool) -> P:
+    def fit_heads(self, model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Give the heads of a model config the classes that a checkpoint was trained with.
+
+        Args:
+            model: changed in place.
+            data: the checkpoint's ``dataset_meta``, with ``classes``.
+        """
+        set_classes(model, len(data['classes']))
+
+    def prediction(
+        self, sample: BaseDataElement, classes: tuple[str, ...], model: nn.Module, logits: bool
+    ) -> P:
         """The prediction in a host's data sample.
 
         Args:
+            sample: as the model returns it.
             classes: names.
+            model: the model that predicted.
             logits: keep the logits too, if the task has any.
         """
         raise self._lacks('prediction')

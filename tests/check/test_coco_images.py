@@ -10,7 +10,7 @@ from PIL import Image
 
 from swin_dense.check import image_files
 from swin_dense.console.findings import Finding, errors
-from tests.check.image_files import HEIGHT, WIDTH, check, good, the_error
+from tests.check.coco_sets import HEIGHT, WIDTH, check, good, the_error
 
 BAD_IMAGES = {
     'empty': (lambda path: path.write_bytes(b''), 'empty'),
