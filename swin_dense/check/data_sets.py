@@ -8,7 +8,7 @@ from mmengine.config import Config
 from rich.markup import escape
 from rich.table import Table
 
-from swin_dense.check import ade20k_sets, coco_sets, pipeline
+from swin_dense.check import ade20k_sets, coco_sets, panoptic_sets, pipeline
 from swin_dense.console.findings import Finding, as_json, errors, skippable, table
 from swin_dense.data import ade20k, coco
 from swin_dense.data.fields import (
@@ -109,7 +109,7 @@ def _chosen(config: Config, splits: Sequence[str]) -> dict[str, dict]:
 def check_folder(
     root: Path, decode: bool, classes: Path | None = None, zero_label: ZeroLabel | None = None
 ) -> list[Finding]:
-    """Check a COCO or ADE20K folder, with no config.
+    """Check a COCO, COCO-panoptic or ADE20K folder, with no config.
 
     Args:
         root: the folder.
@@ -118,11 +118,12 @@ def check_folder(
         zero_label: whether label 0 is a class there; None for what the label maps say.
 
     Raises:
-        UserError: the folder holds neither.
+        UserError: the folder holds none of them.
     """
     files = annotation_files(root)
-    if files:
-        return _check_coco_folder(root, files, decode)
+    panoptic = panoptic_sets.check_folder(root, decode) if panoptic_sets.splits_of(root) else None
+    if files or panoptic is not None:
+        return (_check_coco_folder(root, files, decode) if files else []) + (panoptic or [])
     try:
         ade20k.find_layout(root)
     except UserError as error:

@@ -128,6 +128,7 @@ def _replace_in(holder: ConfigDict, path: str, base: ConfigDict, scope: str) -> 
         holder.backbone.in_channels = old.in_channels
     if 'pretrained' in holder:
         holder.pretrained = None
+    _join_cascade(holder, maps, new)
     for part in _readers(holder):
         _follow(part, maps, new)
     moved = [f'{a.stride} to {b.stride}' for a, b in zip(maps, new, strict=True) if a.stride != b.stride]
@@ -148,6 +149,20 @@ def _levels(maps: list[Map], name: str) -> list[int]:
             raise UserError(f'{name} gives maps of strides {strides}; ours have 4, 8, 16, 32: not replaced')
         levels.insert(0, fits[-1] if repeated else fits[0])
     return levels
+
+
+def _join_cascade(holder: ConfigDict, old: list[Map], new: list[Map]) -> None:
+    """Let the heads of a cascade that read maps of one size, and no longer would, read the last one's.
+
+    OCRHead takes the output of the head before it for a map of its own size.
+    """
+    heads = holder.get('decode_head')
+    indices = [head.get('in_index', -1) for head in heads] if isinstance(heads, (list, tuple)) else []
+    if not indices or not all(isinstance(index, int) for index in indices):
+        return
+    if len({old[i].stride for i in indices}) == 1 < len({new[i].stride for i in indices}):
+        for head in heads:
+            head.in_index, head.in_channels = indices[-1], old[indices[-1]].channels
 
 
 def _readers(holder: ConfigDict) -> Iterator[ConfigDict]:
