@@ -10,6 +10,7 @@ from tests.recipes import hosts as host_config
 hosts.prepare()
 INSTANCE = 'mmdet::mask2former/mask2former_swin-{}-p4-w7-224_8xb2-lsj-50e_coco.py'
 SEMANTIC = 'mmseg::mask2former/mask2former_swin-{}_ade20k-{}.py'
+PANOPTIC = 'mmdet::mask2former/mask2former_swin-{}_coco-panoptic.py'
 RECIPES = {
     'mask2former_swin_t': INSTANCE.format('t'),
     'mask2former_swin_s': INSTANCE.format('s'),
@@ -20,6 +21,12 @@ RECIPES = {
     'mask2former_swin_l_w12_in22k_semantic': SEMANTIC.format('l-in22k-384x384-pre_8xb2-160k', '640x640'),
     'maskformer_swin_t_semantic': 'mmseg::maskformer/maskformer_swin-t_upernet_8xb2-160k_ade20k-512x512.py',
     'maskformer_swin_s_semantic': 'mmseg::maskformer/maskformer_swin-s_upernet_8xb2-160k_ade20k-512x512.py',
+    'mask2former_swin_t_panoptic': PANOPTIC.format('t-p4-w7-224_8xb2-lsj-50e'),
+    'mask2former_swin_s_panoptic': PANOPTIC.format('s-p4-w7-224_8xb2-lsj-50e'),
+    'mask2former_swin_b_w12_panoptic': PANOPTIC.format('b-p4-w12-384_8xb2-lsj-50e'),
+    'mask2former_swin_b_w12_in22k_panoptic': PANOPTIC.format('b-p4-w12-384-in21k_8xb2-lsj-50e'),
+    'mask2former_swin_l_w12_in22k_panoptic': PANOPTIC.format('l-p4-w12-384-in21k_16xb1-lsj-100e'),
+    'maskformer_swin_l_w12_panoptic': 'mmdet::maskformer/maskformer_swin-l-p4-w12_64xb1-ms-300e_coco.py',
     'dino_swin_l_w12': 'mmdet::dino/dino-5scale_swin-l_8xb2-12e_coco.py',
     'atss_dyhead_swin_l_w12': 'mmdet::dyhead/atss_swin-l-p4-w12_fpn_dyhead_ms-2x_coco.py',
     'rtmdet_swin_b_w12': 'mmdet::rtmdet/rtmdet_l_swin_b_4xb32-100e_coco.py',

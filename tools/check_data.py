@@ -19,8 +19,15 @@ from swin_dense.errors import UserError, exit_on_user_error
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Say what is wrong with a data set.')
     add = parser.add_argument
-    add('what', type=Path, metavar='CONFIG|DIR', help='config file, or a COCO or ADE20K folder')
-    add('--data', type=Path, metavar='DIR', help='COCO or ADE20K root, replaces every path of the config')
+    add(
+        'what', type=Path, metavar='CONFIG|DIR', help='config file, or a COCO, COCO-panoptic or ADE20K folder'
+    )
+    add(
+        '--data',
+        type=Path,
+        metavar='DIR',
+        help='COCO, COCO-panoptic or ADE20K root, replaces every path of the config',
+    )
     add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
     add('--zero-label', choices=('ignored', 'class'), help='label 0 of label maps (by the labels themselves)')
     add('--decode', action='store_true', help='decode every image, rather than reading headers')

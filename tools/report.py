@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Make one HTML page of a run, or of saved predictions.')
     add = parser.add_argument
     add('source', type=Path, help='work directory of a run, COCO results, or a folder of PNG label maps')
-    add('--data', type=Path, metavar='DIR', help="COCO or ADE20K root (the run's own)")
+    add('--data', type=Path, metavar='DIR', help="COCO, COCO-panoptic or ADE20K root (the run's own)")
     add('--zero-label', choices=('ignored', 'class'), help='label 0 of label maps (by the labels themselves)')
     add('--out', type=Path, metavar='FILE', help='the page (report.html in the work directory)')
     return parser.parse_args()

@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     add('checkpoint', nargs='?', help='weights to evaluate')
     add('--predictions', type=Path, metavar='PATH', help='score these, with no model: as --out writes')
     add('--backbone', metavar='NAME', help='our Swin in place of the backbone: swin_t, swinv2_b, ours, FILE')
-    add('--data', type=Path, metavar='DIR', help='COCO or ADE20K root, replaces every path')
+    add('--data', type=Path, metavar='DIR', help='COCO, COCO-panoptic or ADE20K root, replaces every path')
     add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
     add('--zero-label', choices=('ignored', 'class'), help='label 0 of label maps (by the labels themselves)')
     add('--work-dir', metavar='DIR', help='where metrics go (work_dirs/CONFIG)')

@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     add('config', help='config file, of swin_dense, mmdet or mmseg')
     add('--backbone', metavar='NAME', help='our Swin in place of the backbone: swin_t, swinv2_b, ours, FILE')
     add('--swin-schedule', action='store_true', help='with --backbone: AdamW, warmup and images as for Swin')
-    add('--data', type=Path, metavar='DIR', help='COCO or ADE20K root, replaces every path')
+    add('--data', type=Path, metavar='DIR', help='COCO, COCO-panoptic or ADE20K root, replaces every path')
     add('--classes', type=Path, metavar='FILE', help='class names, one a line (segmentation)')
     add('--zero-label', choices=('ignored', 'class'), help='label 0 of label maps (by the labels themselves)')
     add('--work-dir', metavar='DIR', help='where the run is saved (work_dirs/CONFIG)')

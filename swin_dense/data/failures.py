@@ -194,7 +194,9 @@ def _innermost(dataset: Any, index: int) -> tuple[Any, int]:  # noqa: ANN401
 def _paths(sample: object) -> dict[str, str]:
     if not isinstance(sample, dict):
         return {}
-    return {key: str(sample[key]) for key in KINDS if isinstance(sample.get(key), (str, Path))}
+    # a panoptic PNG is no label map: its own loading step names it
+    keys = ('img_path',) if 'segments_info' in sample else tuple(KINDS)
+    return {key: str(sample[key]) for key in keys if isinstance(sample.get(key), (str, Path))}
 
 
 def _frames(error: Exception) -> list[FrameType]:
