@@ -11,6 +11,8 @@ from swin_dense.formats.class_names import read_class_names
 
 # arguments of data sets and metrics that name a file, which mmengine reads by its suffix
 FILES = ('ann_file', 'proposal_file', 'seg_ann_file', 'label_file')
+# fields of heads that count classes: one, or both of the others
+COUNTS = ('num_classes', 'num_things_classes', 'num_stuff_classes')
 RUNS_CODE = ('.pkl', '.pickle', '.yaml', '.yml')  # PyYAML, as mmengine calls it, builds any object
 
 
@@ -32,25 +34,56 @@ def all_datasets(config: Config) -> list[dict]:
     return [inner for loader in loaders(config).values() for inner in inner_datasets(loader['dataset'])]
 
 
-def set_classes(model: Any, count: int) -> None:  # noqa: ANN401
-    """Give every head of a model config ``count`` classes (HTC's semantic branch has its own)."""
+def set_classes(model: Any, count: int, stuff: int = 0) -> None:  # noqa: ANN401
+    """Give every head of a model config its classes (HTC's semantic branch has its own).
+
+    The weights of classes in a loss follow where all are equal but that of 'no object', behind them.
+
+    Args:
+        model: changed in place.
+        count: of the classes; of a panoptic model, of the things.
+        stuff: of a panoptic model, the classes that are stuff.
+
+    Raises:
+        UserError: a loss has weights for other classes.
+    """
     if isinstance(model, dict):
+        _set_weights(model, count + stuff)
         for key, value in model.items():
-            if key == 'num_classes':
+            if key in ('num_classes', 'num_things_classes'):
                 model[key] = count
+            elif key == 'num_stuff_classes':
+                model[key] = stuff
             elif key == 'out_channels' and 'num_classes' in model:
                 model[key] = count  # mmseg's heads: the logits' channels
-            elif key != 'semantic_head':
-                set_classes(value, count)
+            elif key != 'semantic_head' or 'num_stuff_classes' in value:
+                set_classes(value, count, stuff)
     elif isinstance(model, (list, tuple)):
         for value in model:
-            set_classes(value, count)
+            set_classes(value, count, stuff)
+
+
+def _set_weights(head: dict, count: int) -> None:
+    """Set the ``class_weight`` of a head's losses; the head still has its former number of classes."""
+    former = sum(head.get(key) or 0 for key in COUNTS)
+    losses = [loss for key, value in head.items() if key.startswith('loss') for loss in listed(value)]
+    for loss in losses if former and former != count else ():
+        weights = loss.get('class_weight') if isinstance(loss, dict) else None
+        if not isinstance(weights, (list, tuple)) or len(weights) not in (former, former + 1):
+            continue
+        if len(set(weights[:former])) > 1:
+            raise UserError(
+                f'class_weight of a {loss.get("type")} has different weights for {former} classes, and the '
+                f'data have {count}: give it as many (--cfg-options), or None'
+            )
+        loss['class_weight'] = [weights[0]] * count + list(weights[former:])
 
 
 def head_classes(model: Any) -> set[int]:  # noqa: ANN401
-    """The class counts that the heads of a model config state."""
+    """The class counts that the heads of a model config state; those of things and stuff together."""
     if isinstance(model, dict):
-        own = {model['num_classes']} if 'num_classes' in model else set()
+        stated = sum(model.get(key) or 0 for key in COUNTS)
+        own = {stated} if stated else set()
         return own.union(*(head_classes(value) for key, value in model.items() if key != 'semantic_head'))
     if isinstance(model, (list, tuple)):
         return set().union(*(head_classes(value) for value in model))
@@ -86,7 +119,7 @@ def check_options(config: Config, options: Sequence[str], count: int, source: st
         node = config
         for part in parts:
             node = node[int(part)] if isinstance(node, (list, tuple)) else node.get(part)
-        stated = {node} if parts[-1] == 'num_classes' else head_classes(node)
+        stated = {node} if parts[-1] in COUNTS[:2] else head_classes(node)
         wrong = [number for number in stated if number != count]
         if wrong:
             raise UserError(

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 
@@ -16,6 +15,7 @@ from swin_dense.data.fields import (
     loaders,
     named_classes,
     refuse_code,
+    set_classes,
 )
 from swin_dense.errors import UserError
 from swin_dense.formats.panoptic_json import Classes, classes, read_panoptic
@@ -153,7 +153,7 @@ def name_classes(config: Config) -> None:
                 step['type'] = 'swin_dense.LoadPanopticAnnotations'
     for name in ('val_evaluator', 'test_evaluator'):
         _use_our_metric(config, name, datasets[-1])
-    set_classes(config.model, present[first])
+    set_classes(config.model, len(present[first].things), len(present[first].stuff))
 
 
 def annotation_file(dataset: dict) -> Path:
@@ -164,27 +164,6 @@ def annotation_file(dataset: dict) -> Path:
 def png_folder(dataset: dict) -> Path:
     """The folder of PNGs of a data set's config."""
     return Path(dataset.get('data_root') or '') / ((dataset.get('data_prefix') or {}).get('seg') or '')
-
-
-def set_classes(node: Any, present: Classes) -> None:  # noqa: ANN401
-    """Give every head of a model config the classes: things to detectors, both to the heads of segments."""
-    counts = {
-        'num_classes': len(present.things),
-        'num_things_classes': len(present.things),
-        'num_stuff_classes': len(present.stuff),
-    }
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if key in counts:
-                node[key] = counts[key]
-            elif key == 'class_weight' and isinstance(value, (list, tuple)) and len(value) > 1:
-                # one weight for each class, and the last for 'no object'
-                node[key] = [value[0]] * len(present.names) + [value[-1]]
-            else:
-                set_classes(value, present)
-    elif isinstance(node, (list, tuple)):
-        for value in node:
-            set_classes(value, present)
 
 
 def _use_our_metric(config: Config, name: str, dataset: dict) -> None:

@@ -15,14 +15,13 @@ from torch import nn
 from swin_dense.check import panoptic_sets as checks
 from swin_dense.console.findings import Finding
 from swin_dense.data import panoptic
-from swin_dense.data.fields import evaluators, inner_datasets
+from swin_dense.data.fields import evaluators, inner_datasets, set_classes
 from swin_dense.drawing.pictures import Drawing, Pair
 from swin_dense.errors import UserError
 from swin_dense.evaluate import offline
 from swin_dense.evaluate import panoptic_sets as quality
 from swin_dense.evaluate.panoptic_metric import SUFFIX, of_sample
 from swin_dense.formats.label_maps import IGNORED
-from swin_dense.formats.panoptic_json import Classes
 from swin_dense.formats.predictions import INSTANCE_OFFSET, PanopticMap
 from swin_dense.tasks import panoptic_examples
 from swin_dense.tasks.panoptic_output import PanopticOutput
@@ -133,8 +132,8 @@ class Panoptic(Task[quality.Truth, PanopticMap]):
         return Scored(offline.of_segments(scores), lambda: panoptic_examples.of_segments(scores))
 
     def fit_heads(self, model: Mapping[str, Any], data: Mapping[str, Any]) -> None:
-        things = tuple(data.get('thing_classes') or ())
-        panoptic.set_classes(model, Classes(things, tuple(data['classes'][len(things) :])))
+        things = len(data.get('thing_classes') or ())
+        set_classes(model, things, len(data['classes']) - things)
 
     def prediction(
         self, sample: BaseDataElement, classes: tuple[str, ...], model: nn.Module, logits: bool
