@@ -17,9 +17,9 @@ model = dict(
         num_heads=(1, 2, 4, 8),
         window_size=8,
         drop_path_rate=0.05,
-        out_indices=(0, 1, 2, 3),  # from stride 4 on: objects are small
+        out_indices=(1, 2, 3),
     ),
-    neck=dict(in_channels=[32, 64, 128, 256], out_channels=width, norm_cfg=dict(num_groups=32)),
+    neck=dict(in_channels=[64, 128, 256]),
     encoder=dict(num_layers=2, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)),
     decoder=dict(
         num_layers=3, layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=attention, ffn_cfg=ffn)
