@@ -45,7 +45,7 @@ OTHER_BACKBONES = {
 }
 # helper variables of the base files, the batch rule, and where weights are
 FREE = {'backbone', 'channels', 'release', 'weights', 'auto_scale_lr', 'pretrained', 'checkpoint_file'}
-BATCHES = {'rtmdet_swin_b_w12': 128, 'deformable_detr_swin_t': 32}
+BATCHES = {'maskformer_swin_l_w12_panoptic': 64, 'rtmdet_swin_b_w12': 128, 'deformable_detr_swin_t': 32}
 
 
 def weights(config: Config) -> str:

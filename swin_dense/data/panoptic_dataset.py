@@ -63,30 +63,29 @@ class LoadPanopticAnnotations(LoadAnnotations):
         imdecode_backend: str = 'cv2',
         backend_args: dict | None = None,
     ) -> None:
+        # masks and the label map are made of the PNG
         super().__init__(
-            with_mask=with_mask,
+            with_mask=False,
             box_type=box_type,
             with_bbox=with_bbox,
             with_label=with_label,
-            with_seg=with_seg,
+            with_seg=False,
             imdecode_backend=imdecode_backend,
             backend_args=backend_args,
         )
+        self.makes_masks, self.makes_labels = with_mask, with_seg
 
     def transform(self, results: dict) -> dict:
         """Add ``gt_bboxes``, ``gt_bboxes_labels``, ``gt_masks`` and ``gt_seg_map`` to a sample."""
-        if self.with_bbox:
-            self._load_bboxes(results)
-        if self.with_label:
-            self._load_labels(results)
-        if results.get('seg_map_path') is None or not (self.with_mask or self.with_seg):
+        results = super().transform(results)
+        if results.get('seg_map_path') is None or not (self.makes_masks or self.makes_labels):
             return results
         ids = _ids_of(results)
-        if self.with_mask:
+        if self.makes_masks:
             things = [segment['id'] for segment in results['segments_info'] if segment['is_thing']]
             masks = [(ids == number).astype(np.uint8) for number in things]
             results['gt_masks'] = BitmapMasks(masks, *ids.shape)
-        if self.with_seg:
+        if self.makes_labels:
             results['gt_seg_map'] = _labels_of(ids, results['segments_info'])
             results['ignore_index'] = IGNORED
         return results

@@ -268,13 +268,12 @@ def per_class(total: Counts, present: Classes) -> list[dict[str, Any]]:
     """A row for each class."""
     rows = []
     for label, (name, quality) in enumerate(zip(present.names, total.by_category(), strict=True)):
-        figures: dict[str, float | None] = dict.fromkeys(Quality._fields)
-        figures |= quality._asdict() if quality else {}
+        pq, sq, rq = quality or (None, None, None)
         rows.append(
             {
                 'name': name,
                 'kind': 'thing' if label < len(present.things) else 'stuff',
-                **{key.upper(): value for key, value in figures.items()},
+                **{'PQ': pq, 'SQ': sq, 'RQ': rq},
                 'matched': int(total.matched[label]),
                 'missed': int(total.false_negatives[label]),
                 'invented': int(total.false_positives[label]),

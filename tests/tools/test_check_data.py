@@ -15,7 +15,7 @@ from swin_dense.console.findings import errors
 from swin_dense.demo import shapes
 from swin_dense.engine import data_check, prepare
 from swin_dense.errors import UserError
-from swin_dense.formats import coco_json
+from swin_dense.formats import coco_json, json_entries
 from tests.tools.running import Ended, in_process
 
 ROOT = Path(__file__).parents[2]
@@ -209,7 +209,7 @@ def test_each_annotation_file_is_parsed_once(ready: Callable, monkeypatch: pytes
     coco_json.forget()
     parsed = []
     real = json.loads
-    monkeypatch.setattr(coco_json.json, 'loads', lambda text: parsed.append(len(text)) or real(text))
+    monkeypatch.setattr(json_entries.json, 'loads', lambda text: parsed.append(len(text)) or real(text))
     data_check.check_before(ready(), ('train', 'val'))
     assert len(parsed) == 2
 
