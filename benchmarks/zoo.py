@@ -27,6 +27,7 @@ import torch  # noqa: E402
 from mmengine.config import Config  # noqa: E402
 
 from benchmarks import zoo_steps  # noqa: E402
+from benchmarks.zoo_language import write_bert  # noqa: E402
 from swin_dense.config.backbone import replace  # noqa: E402
 from swin_dense.errors import UserError  # noqa: E402
 from swin_dense.hosts.configs import stock_path, stock_root  # noqa: E402
@@ -53,8 +54,8 @@ def key_of(config: Config, way: str) -> str:
     return f'{way} {hashlib.sha256(text.encode()).hexdigest()[:16]}'
 
 
-def attempt(name: str, way: str) -> Result:
-    """The steps that a config took, and the first error."""
+def attempt(name: str, way: str, bert: Path) -> Result:
+    """The steps that a config took, and the first error; ``bert``: a folder with a language model."""
     result: Result = {'config': name, 'way': way, 'passed': []}
     try:
         config = Config.fromfile(stock_path(name))
@@ -65,7 +66,7 @@ def attempt(name: str, way: str) -> Result:
             config = replace(config, way).config
         result['passed'].append('load')
         os.chdir(stock_root(name.partition('::')[0]).parent)  # some name others as configs/...
-        for step in zoo_steps.steps(config):
+        for step in zoo_steps.steps(config, bert):
             result['passed'].append(step)
     except UserError as error:
         result['refused'] = str(error)
@@ -77,7 +78,7 @@ def attempt(name: str, way: str) -> Result:
     return result
 
 
-def in_a_process(name: str, way: str) -> Result:
+def in_a_process(name: str, way: str, bert: Path) -> Result:
     """``attempt`` in a fork: a config that hangs or crashes ends alone."""
     context = multiprocessing.get_context('fork')
     receiving, sending = context.Pipe(duplex=False)
@@ -86,7 +87,7 @@ def in_a_process(name: str, way: str) -> Result:
         with Path(os.devnull).open('w') as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
-        sending.send(attempt(name, way))
+        sending.send(attempt(name, way, bert))
 
     process = context.Process(target=child)
     process.start()
@@ -109,13 +110,14 @@ def sweep(wanted: list[tuple[str, str]], path: Path) -> None:
     done = {(result['config'], result['way']): result for result in read(path)}
     seen = {result['key']: result for result in done.values() if 'key' in result}
     left = [pair for pair in wanted if pair not in done]
+    bert = write_bert(path.parent.resolve() / 'bert')
     with path.open('a') as file:
         for name, way in track(left, len(left), 'zoo'):
             try:
                 key = key_of(Config.fromfile(stock_path(name)), way)
             except Exception:  # a config is a program: ``attempt`` tells what it raises
                 key = ''
-            result = {**seen[key], 'config': name} if key in seen else in_a_process(name, way)
+            result = {**seen[key], 'config': name} if key in seen else in_a_process(name, way, bert)
             if 'key' in result:
                 seen[result['key']] = result
             file.write(json.dumps(result) + '\n')

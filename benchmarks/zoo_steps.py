@@ -4,6 +4,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,22 @@ from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from benchmarks.zoo_language import use_bert
+
 SIDE = 128  # of the images in pixels
 FIXED_SIDE = ('BEiT', 'MAE')  # backbones that take images of their img_size only
 # fewer of what only costs time; the structure stays
 FEWER = {'num_queries': 100, 'num_points': 256}  # 100: as many as are decoded
 
 
-def steps(config: Config) -> Iterator[str]:
-    """Yield the name of each step that was taken: build, loss, predict."""
+def steps(config: Config, bert: Path) -> Iterator[str]:
+    """Yield the name of each step that was taken: build, loss, predict.
+
+    Args:
+        config: of the zoo; changed in place.
+        bert: a folder with a language model, in the place of the published one.
+    """
+    use_bert(config.model, bert)
     warnings.simplefilter('ignore')
     os.environ.setdefault('HF_HUB_OFFLINE', '1')
     init_default_scope(config.get('default_scope', 'mmdet'))
@@ -147,10 +156,9 @@ def _meta(i: int, side: int) -> dict[str, Any]:
         flip=False,
         flip_direction=None,
         border=np.array([0, side, 0, side], dtype=np.float32),
-        text='person. car.',
+        text=('person', 'car', 'dog', 'kite'),  # as many as there are labels
         custom_entities=True,
         caption_prompt=None,
-        tokens_positive=-1,
     )
 
 

@@ -17,6 +17,7 @@ from swin_dense.console.terminal import say
 from swin_dense.engine import foreign_config
 from swin_dense.errors import UserError
 from swin_dense.hosts.configs import stock_path
+from swin_dense.hosts.packages import LANGUAGE
 from swin_dense.trust.data_files import CONFIGS
 
 # read by mmengine and the hosts' tools from the top level of a config, beside Runner's own arguments
@@ -58,6 +59,8 @@ def load_config(
         if key not in config:
             raise UserError(f'config {path}: {key} is missing')
     tasks.of_config(config)
+    if 'language_model' in config.model and (problem := LANGUAGE.problem()):
+        raise UserError(f'config {path}: model.language_model: {problem}')
     init_default_scope(config.default_scope)
     if backbone is not None:
         replacement = replace(config, backbone, swin_schedule)

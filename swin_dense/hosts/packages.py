@@ -55,6 +55,10 @@ MMCV = (
 )
 
 
+# mmdet's BertModel calls batch_encode_plus, and gives masks of three dimensions: 5 takes neither
+LANGUAGE = Requirement('transformers', '>=4.30,<5', "pip install 'transformers<5'")
+
+
 def installed_version(package: str) -> Version | None:
     """The version of an installed distribution, None if it is absent."""
     try:

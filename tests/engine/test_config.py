@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from packaging.version import Version
 
 from swin_dense import tasks
 from swin_dense.engine import config as configs
 from swin_dense.engine import prepare
 from swin_dense.errors import UserError
+from swin_dense.hosts import packages
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / 'configs' / 'demo' / 'mask_rcnn_swin_nano.py'
@@ -290,3 +292,14 @@ def test_a_seed_leaves_the_rest_of_randomness():
     assert recipe.randomness == dict(deterministic=True, seed=1)
     prepare.set_seed(recipe, 0)
     assert recipe.randomness == dict(deterministic=True, seed=0)
+
+
+def test_a_language_model_with_transformers_that_mmdet_does_not_take(monkeypatch: pytest.MonkeyPatch):
+    path = 'mmdet::mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py'
+    monkeypatch.setattr(packages, 'installed_version', lambda name: Version('5.1'))
+    with pytest.raises(
+        UserError, match=r'model\.language_model: transformers 5\.1 is installed, but >=4.30,<5'
+    ):
+        configs.load_config(path)
+    monkeypatch.setattr(packages, 'installed_version', lambda name: Version('4.57'))
+    assert configs.load_config(path).model.type == 'GroundingDINO'
