@@ -298,7 +298,7 @@ def test_a_language_model_with_transformers_that_mmdet_does_not_take(monkeypatch
     path = 'mmdet::mm_grounding_dino/grounding_dino_swin-t_pretrain_obj365.py'
     monkeypatch.setattr(packages, 'installed_version', lambda name: Version('5.1'))
     with pytest.raises(
-        UserError, match=r'model\.language_model: transformers 5\.1 is installed, but >=4.30,<5'
+        UserError, match=r'model\.language_model: transformers 5\.1 is installed, but'
     ):
         configs.load_config(path)
     monkeypatch.setattr(packages, 'installed_version', lambda name: Version('4.57'))
