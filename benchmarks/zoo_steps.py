@@ -71,6 +71,9 @@ def _side(config: Config) -> int:
     if backbone.get('type') in FIXED_SIDE:
         size = backbone.img_size
         return int(size if isinstance(size, int) else size[0])
+    head = config.model.get('bbox_head')
+    if 'SSD' in str(backbone.get('type')) and isinstance(head, dict):
+        return int(head.anchor_generator.input_size)
     return 512 if 'LRASPPHead' in str(config.model.get('decode_head')) else SIDE  # its pooling spans 49 cells
 
 
@@ -118,7 +121,7 @@ def _batch(config: Config, model: nn.Module) -> Callable[[bool], dict[str, Any]]
         )
     if 'ReID' in type(model).__name__ or 'Classifier' in type(model).__name__:
         kind = ReIDDataSample if 'ReID' in type(model).__name__ else DataSample
-        return lambda training: _classifier_batch(kind)
+        return lambda training: _classifier_batch(kind, classes)
     return lambda training: _detector_batch(config, classes, training)
 
 
@@ -180,12 +183,13 @@ def _detector_batch(config: Config, classes: int, training: bool) -> dict[str, A
     # one at a time in prediction, as the hosts' loaders have it: some models take no more
     pipeline = str(config.get('train_dataloader'))
     with_masks = "'with_mask': True" in pipeline or 'LoadPanopticAnnotations' in pipeline
-    samples = [_detector_sample(i, classes, with_masks) for i in range(2 if training else 1)]
+    side = _side(config)
+    samples = [_detector_sample(i, classes, with_masks, side) for i in range(2 if training else 1)]
     if str(config.model.type).endswith('FastRCNN'):  # the others propose for themselves
         for sample in samples:
             boxes = sample.gt_instances.bboxes
             sample.proposals = InstanceData(bboxes=boxes + 2, scores=torch.rand(len(boxes)))
-    batch: dict[str, Any] = dict(inputs=[_image(SIDE) for _ in samples], data_samples=samples)
+    batch: dict[str, Any] = dict(inputs=[_image(side) for _ in samples], data_samples=samples)
     if not training or 'semi_train_cfg' not in config.model:
         return batch
     branches = ('sup', 'unsup_teacher', 'unsup_student')
@@ -201,10 +205,10 @@ def _with_homography(sample: DetDataSample) -> DetDataSample:
     return sample
 
 
-def _detector_sample(i: int, classes: int, with_masks: bool) -> DetDataSample:
-    sample = DetDataSample(metainfo=_meta(i, SIDE))
+def _detector_sample(i: int, classes: int, with_masks: bool, side: int) -> DetDataSample:
+    sample = DetDataSample(metainfo=_meta(i, side))
     boxes = torch.tensor([[8, 10, 70, 60], [40, 30, 120, 110], [5, 80, 40, 125], [64, 8, 100, 40.0]])
-    masks = np.zeros((len(boxes), SIDE, SIDE), dtype=np.uint8)
+    masks = np.zeros((len(boxes), side, side), dtype=np.uint8)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
         mask[y1:y2, x1:x2] = 1
     instances = InstanceData(
@@ -214,19 +218,19 @@ def _detector_sample(i: int, classes: int, with_masks: bool) -> DetDataSample:
         text_token_mask=torch.ones(len(boxes), 256, dtype=torch.bool),
     )
     if with_masks:
-        instances.masks = BitmapMasks(masks, SIDE, SIDE)
+        instances.masks = BitmapMasks(masks, side, side)
     sample.gt_instances = instances
     sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
-    stuff = torch.arange(SIDE * SIDE).view(1, SIDE, SIDE) // 999 % max(1, classes)
+    stuff = torch.arange(side * side).view(1, side, side) // 999 % max(1, classes)
     sample.gt_sem_seg = PixelData(sem_seg=stuff)
     return sample
 
 
-def _classifier_batch(kind: type) -> dict[str, list]:
+def _classifier_batch(kind: type, classes: int) -> dict[str, list]:
     """Images of whole persons or things, twice as high as wide."""
     samples = []
     for i in range(4):
-        sample = kind(metainfo=dict(_meta(i, SIDE), img_shape=(2 * SIDE, SIDE), num_classes=2))
+        sample = kind(metainfo=dict(_meta(i, SIDE), img_shape=(2 * SIDE, SIDE), num_classes=classes))
         samples.append(sample.set_gt_label(i % 2))
     images = [torch.randint(0, 256, (3, 2 * SIDE, SIDE), dtype=torch.uint8) for _ in samples]
     return dict(inputs=images, data_samples=samples)

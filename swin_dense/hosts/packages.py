@@ -55,8 +55,8 @@ MMCV = (
 )
 
 
-# mmdet's BertModel calls batch_encode_plus, and gives masks of three dimensions: 5 takes neither
-LANGUAGE = Requirement('transformers', '>=4.30,<5', "pip install 'transformers<5'")
+# mmdet's language models import and call what later ones have moved or removed
+LANGUAGE = Requirement('transformers', '>=4.30,<4.56', "pip install 'transformers<4.56'")
 
 
 def installed_version(package: str) -> Version | None:
