@@ -12,6 +12,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import re
 import traceback
 from collections import Counter
 from collections.abc import Iterator
@@ -55,7 +56,10 @@ def key_of(config: Config, way: str) -> str:
 
 
 def attempt(name: str, way: str, bert: Path) -> Result:
-    """The steps that a config took, and the first error; ``bert``: a folder with a language model."""
+    """The steps that a config took, and the first that failed; ``bert``: a folder with a language model.
+
+    A model that cannot be trained may still predict.
+    """
     result: Result = {'config': name, 'way': way, 'passed': []}
     try:
         config = Config.fromfile(stock_path(name))
@@ -66,16 +70,26 @@ def attempt(name: str, way: str, bert: Path) -> Result:
             config = replace(config, way).config
         result['passed'].append('load')
         os.chdir(stock_root(name.partition('::')[0]).parent)  # some name others as configs/...
-        for step in zoo_steps.steps(config, bert):
-            result['passed'].append(step)
+        tried = zoo_steps.build(config, bert)
+        result['passed'].append('build')
     except UserError as error:
-        result['refused'] = str(error)
+        return result | {'failed': 'load', 'refused': str(error)}
     except BaseException as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        place = next((f for f in reversed(frames) if '/mm' in f.filename), frames[-1])
-        file = '/'.join(Path(place.filename).parts[-4:])
-        result['error'] = f'{type(error).__name__}: {str(error)[:200]} ({file}:{place.lineno})'
+        return result | {'failed': STEPS[len(result['passed'])], 'error': _described(error)}
+    for step in (zoo_steps.loss, zoo_steps.predict):
+        try:
+            step(tried)
+            result['passed'].append(step.__name__)
+        except BaseException as error:
+            result = {'failed': step.__name__, 'error': _described(error)} | result
     return result
+
+
+def _described(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = next((f for f in reversed(frames) if '/mm' in f.filename), frames[-1])
+    file = '/'.join(Path(place.filename).parts[-4:])
+    return f'{type(error).__name__}: {str(error)[:200]} ({file}:{place.lineno})'
 
 
 def in_a_process(name: str, way: str, bert: Path) -> Result:
@@ -92,7 +106,7 @@ def in_a_process(name: str, way: str, bert: Path) -> Result:
     process = context.Process(target=child)
     process.start()
     sending.close()
-    result: Result = {'config': name, 'way': way, 'passed': [], 'error': 'the process died'}
+    result: Result = {'config': name, 'way': way, 'passed': [], 'failed': 'load', 'error': 'the process died'}
     try:
         if receiving.poll(LIMIT):
             result = receiving.recv()
@@ -141,15 +155,19 @@ def table(results: list[Result]) -> str:
                 lines.append(_row(host, way, len(rows), len(taken), *counts))
     lines += ['', _row('backbone', 'configs', 'step', 'reason'), _row(*['---'] * 4)]
     failed = [r for r in results if _reason(r)]
-    groups = Counter((r['way'], STEPS[len(r['passed'])], _reason(r)) for r in failed)
+    # a config's own name tells no kinds of failures apart
+    kinds = [(r, re.sub(r'config \S+\.py', 'the config', _reason(r))) for r in failed]
+    groups = Counter((r['way'], r['failed'], reason) for r, reason in kinds)
     for (way, step, reason), count in groups.most_common():
-        example = next(r['config'] for r in failed if _reason(r) == reason)
+        example = next(r['config'] for r, other in kinds if other == reason)
         lines.append(_row(way, f'{count}, such as `{example}`', step, reason.replace('|', '/')))
     return '\n'.join(lines) + '\n'
 
 
 def _reason(result: Result) -> str:
-    return ' '.join((result.get('error') or result.get('refused') or '').split())
+    """Why a config stopped, without the folders of this machine."""
+    text = ' '.join((result.get('error') or result.get('refused') or '').split())
+    return re.sub(r'\S*/\.mim/configs/', '', text).removeprefix('--backbone swin_t: ')
 
 
 def _row(*cells: object) -> str:

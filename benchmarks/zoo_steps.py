@@ -3,9 +3,9 @@
 import copy
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,8 +29,15 @@ FIXED_SIDE = ('BEiT', 'MAE')  # backbones that take images of their img_size onl
 FEWER = {'num_queries': 100, 'num_points': 256}  # 100: as many as are decoded
 
 
-def steps(config: Config, bert: Path) -> Iterator[str]:
-    """Yield the name of each step that was taken: build, loss, predict.
+class Tried(NamedTuple):
+    """A model with the batches that it takes."""
+
+    model: nn.Module
+    batch: Callable[[bool], dict[str, Any]]
+
+
+def build(config: Config, bert: Path) -> Tried:
+    """The model of a config.
 
     Args:
         config: of the zoo; changed in place.
@@ -46,23 +53,28 @@ def steps(config: Config, bert: Path) -> Iterator[str]:
         hub.update_info(name, value)
     model = revert_sync_batchnorm(MODELS.build(_small(config.model, _side(config))))
     model.init_weights()
-    yield 'build'
-    batch = _batch(config, model)
+    return Tried(model, _batch(config, model))
+
+
+def loss(tried: Tried) -> None:
+    """Take a training step, less the optimizer's part."""
+    model, batch = tried
     model.train()
     data = model.data_preprocessor(batch(True), True)
-    losses = model(**data, mode='loss')
-    loss, _ = model.parse_losses(losses)
-    loss.backward()
+    total, _ = model.parse_losses(model(**data, mode='loss'))
+    total.backward()
     if not any(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters()):
         raise RuntimeError('no parameter has a gradient')
-    yield 'loss'
+
+
+@torch.no_grad()
+def predict(tried: Tried) -> None:
+    """Predict once."""
+    model, batch = tried
     model.eval()
-    with torch.no_grad():
-        data = model.data_preprocessor(batch(False), False)
-        results = model(**data, mode='predict')
-    if len(results) < 1:
+    data = model.data_preprocessor(batch(False), False)
+    if len(model(**data, mode='predict')) < 1:
         raise RuntimeError('no prediction')
-    yield 'predict'
 
 
 def _side(config: Config) -> int:
