@@ -145,18 +145,27 @@ def recognise(tensors: Mapping[str, Tensor]) -> Swin | None:
 def _renamed_to_ours(tensors: Mapping[str, Tensor], name: str, prefix: str) -> Swin:
     names = our_names(name)
     swin = Swin(name, prefix, {}, {}, {})
+    renamed = {key: _our_name(key, names, prefix) for key in tensors}
+    last = max((ours.split('.')[1] for ours in renamed.values() if '.blocks.' in ours), default='')
     for key, value in tensors.items():
-        module, _, kind = key.removeprefix(prefix).rpartition('.')
-        ours = names.get(f'{module}.{kind}'.lstrip('.')) or (module in names and f'{names[module]}.{kind}')
-        # in whole models the classifier, and in Hugging Face's also the output norms, are beside the backbone
-        beside = module != names.get(module) in ('head', *NORMS)
-        if not ours or not (key.startswith(prefix) or beside):
+        ours = renamed[key]
+        # no merging follows the last stage: what looks like one is of another layout
+        if not ours or ours.startswith(f'layers.{last}.downsample.'):
             swin.others[key] = value
         elif ours.endswith(DERIVED):
             swin.derived[ours] = value
         else:
             swin.weights[ours] = value
     return swin
+
+
+def _our_name(key: str, names: Mapping[str, str], prefix: str) -> str:
+    """Our name of a tensor; empty if it has none."""
+    module, _, kind = key.removeprefix(prefix).rpartition('.')
+    ours = names.get(f'{module}.{kind}'.lstrip('.')) or (f'{names[module]}.{kind}' if module in names else '')
+    # in whole models the classifier, and in Hugging Face's also the output norms, are beside the backbone
+    beside = module != names.get(module) in ('head', *NORMS)
+    return ours if key.startswith(prefix) or beside else ''
 
 
 def _in_our_layout(swin: Swin) -> Weights:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-STAGES, MAX_DEPTH = 4, 64
+STAGES, MAX_DEPTH = 6, 64  # of the paper 4: RTMDet has five
 BLOCK, MERGING = 'layers.{i}.blocks.{j}', 'layers.{i}.downsample'
 IN_BLOCK = (
     'norm1', 'norm2', 'norm3', 'mlp.fc1', 'mlp.fc2', 'attn.qkv', 'attn.proj',

@@ -27,7 +27,7 @@ def check(
     """
     wrong = {
         'patch_size': (patch_size, PATCH, patch_size == PATCH),
-        'strides': (strides, STRIDES, tuple(strides) == STRIDES[: len(strides)]),
+        'strides': (strides, STRIDES, tuple(strides) == (PATCH, *[2] * (len(strides) - 1))),
         'qk_scale': (qk_scale, None, qk_scale is None),
         'patch_norm': (patch_norm, True, patch_norm),
         'norm_cfg': (norm_cfg, {'type': 'LN'}, _within(norm_cfg, NORM)),

@@ -30,6 +30,7 @@ CONFIGS = [
     'mmdet::dino/dino-5scale_swin-l_8xb2-12e_coco.py',
     'mmdet::dyhead/atss_swin-l-p4-w12_fpn_dyhead_ms-2x_coco.py',
     'mmdet::rtmdet/rtmdet_l_swin_b_4xb32-100e_coco.py',
+    'mmdet::rtmdet/rtmdet_l_swin_b_p6_4xb16-100e_coco.py',  # five stages
     'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
     'mmseg::mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512.py',
     'mmseg::knet/knet-s3_swin-t_upernet_8xb2-adamw-80k_ade20k-512x512.py',
