@@ -102,20 +102,15 @@ def point_at(config: Config, root: Path) -> None:
             dataset['data_prefix'] = dict(img=str(split.images.absolute()), seg=str(split.pngs.absolute()))
     if 'data_root' in config:
         config.data_root = str(root.absolute())
-    objects = sorted(root.glob('annotations/instances_val*.json'))
+    split, objects = find_split(root, 'val'), sorted(root.glob('annotations/instances_val*.json'))
     for name in ('val_evaluator', 'test_evaluator'):
-        kept = []
         for metric in evaluators(config, name):
             if _kind(metric) == 'CocoPanopticMetric':
-                metric['ann_file'] = str(find_annotations(root, 'val').absolute())
-                metric['seg_prefix'] = str(find_split(root, 'val').pngs.absolute())
-            elif _kind(metric) == 'CocoMetric':
-                if not objects:
-                    continue
-                metric['ann_file'] = str(objects[0].absolute())
-            kept.append(metric)
-        if kept:
-            config[name] = kept
+                metric['ann_file'] = str(split.annotations.absolute())
+                metric['seg_prefix'] = str(split.pngs.absolute())
+            elif _kind(metric) == 'CocoMetric':  # without a file, ``name_classes`` leaves it out
+                missing = root / 'annotations/instances_val2017.json'
+                metric['ann_file'] = str((objects[0] if objects else missing).absolute())
 
 
 def name_classes(config: Config) -> None:
@@ -142,7 +137,13 @@ def name_classes(config: Config) -> None:
         if name not in present[first].names:
             missing = class_missing(name, present[first].names, first)
             raise UserError(f'config {config.filename}: metainfo.classes: {missing}')
-    if not present[first].names:
+    count = len(present[first].names)
+    if named and len(set(named)) < count:
+        raise UserError(
+            f'config {config.filename}: metainfo.classes names {len(set(named))} of the {count} categories of '
+            f'{first}: a panoptic model learns them all'
+        )
+    if not count:
         raise UserError(f'annotations {first}: the list "categories" is empty')
     for dataset in datasets:
         things, stuff = present[first]

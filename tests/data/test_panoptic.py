@@ -138,3 +138,18 @@ def test_files_that_disagree(root: Path):
 def test_a_folder_without_panoptic_annotations(root: Path):
     with pytest.raises(UserError, match='no panoptic train annotations'):
         panoptic.find_split(root.parent / 'coco', 'train')
+
+
+@pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+        (('ring', 'stars'), r"metainfo\.classes: 'stars' is not among .* did you mean 'star'"),
+        (('ring', 'star'), r'metainfo\.classes names 2 of the 6 categories'),
+    ],
+)
+def test_classes_of_the_config(root: Path, names: tuple[str, ...], message: str):
+    config = Config.fromfile(stock_root('mmdet') / 'panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco.py')
+    panoptic.point_at(config, root)
+    config.train_dataloader.dataset.metainfo = dict(classes=names)
+    with pytest.raises(UserError, match=message):
+        panoptic.name_classes(config)
