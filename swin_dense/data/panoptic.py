@@ -127,26 +127,10 @@ def name_classes(config: Config) -> None:
     datasets = [dataset for dataset in all_datasets(config) if _kind(dataset) == 'CocoPanopticDataset']
     if not datasets:
         raise UserError(f'config {config.filename}: no loader has a CocoPanopticDataset')
-    files = dict.fromkeys(annotation_file(dataset) for dataset in datasets)
-    present = {path: classes(read_panoptic(path)) for path in files}
-    first = next(iter(files))
-    for path, others in present.items():
-        _compare(first, present[first], path, others)
-    named = named_classes(datasets[0])
-    for name in named or ():
-        if name not in present[first].names:
-            missing = class_missing(name, present[first].names, first)
-            raise UserError(f'config {config.filename}: metainfo.classes: {missing}')
-    count = len(present[first].names)
-    if named and len(set(named)) < count:
-        raise UserError(
-            f'config {config.filename}: metainfo.classes names {len(set(named))} of the {count} categories of '
-            f'{first}: a panoptic model learns them all'
-        )
-    if not count:
-        raise UserError(f'annotations {first}: the list "categories" is empty')
+    present = _common_classes(datasets)
+    _check_named(config, named_classes(datasets[0]), present, annotation_file(datasets[0]))
     for dataset in datasets:
-        things, stuff = present[first]
+        things, stuff = present
         dataset['type'] = 'swin_dense.CocoPanopticDataset'
         dataset['metainfo'] = dict(classes=things + stuff, thing_classes=things, stuff_classes=stuff)
         for step in dataset.get('pipeline') or ():
@@ -154,7 +138,7 @@ def name_classes(config: Config) -> None:
                 step['type'] = 'swin_dense.LoadPanopticAnnotations'
     for name in ('val_evaluator', 'test_evaluator'):
         _use_our_metric(config, name, datasets[-1])
-    set_classes(config.model, len(present[first].things), len(present[first].stuff))
+    set_classes(config.model, len(present.things), len(present.stuff))
 
 
 def annotation_file(dataset: dict) -> Path:
@@ -184,13 +168,33 @@ def _use_our_metric(config: Config, name: str, dataset: dict) -> None:
         config[name] = metrics
 
 
-def _compare(first: Path, wanted: Classes, path: Path, present: Classes) -> None:
-    if present == wanted:
-        return
-    for name in wanted.names:
+def _common_classes(datasets: Sequence[dict]) -> Classes:
+    """The classes of the data sets' files, which must agree."""
+    first, *others = dict.fromkeys(annotation_file(dataset) for dataset in datasets)
+    wanted = classes(read_panoptic(first))
+    if not wanted.names:
+        raise UserError(f'annotations {first}: the list "categories" is empty')
+    for path in others:
+        present = classes(read_panoptic(path))
+        for name in wanted.names:
+            if name not in present.names:
+                raise UserError(f'annotations {first}: {class_missing(name, present.names, path)}')
+        if present != wanted:
+            raise UserError(f'annotations {path}: categories: not those of {first} in the same order')
+    return wanted
+
+
+def _check_named(config: Config, named: Sequence[str] | None, present: Classes, path: Path) -> None:
+    """The classes that a config names must be those of the file."""
+    where = f'config {config.filename}: metainfo.classes'
+    for name in named or ():
         if name not in present.names:
-            raise UserError(f'annotations {first}: {class_missing(name, present.names, path)}')
-    raise UserError(f'annotations {path}: categories: not those of {first} in the same order')
+            raise UserError(f'{where}: {class_missing(name, present.names, path)}')
+    if named and len(set(named)) < len(present.names):
+        raise UserError(
+            f'{where} names {len(set(named))} of the {len(present.names)} categories of {path}: a panoptic '
+            f'model learns them all'
+        )
 
 
 def _kind(part: dict) -> str:
