@@ -2,7 +2,7 @@
 #   python -m swin_dense.demo.shapes data/shapes && python tools/train.py configs/demo/mask2former_swin_nano_semantic.py
 # run time: two CPU cores, 15 minutes
 # expected: not measured on the shapes yet
-_base_ = 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py'
+_base_ = ['mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py', '../_base_/swin_nano.py']
 size = (160, 160)
 width = 96  # channels of the pixel decoder and the queries
 classes = 6
@@ -11,17 +11,9 @@ ffn = dict(embed_dims=width, feedforward_channels=4 * width)
 positions = dict(num_feats=width // 2)
 model = dict(
     data_preprocessor=dict(size=size),
-    backbone=dict(
-        _delete_=True,
-        type='swin_dense.SwinTransformer',
-        embed_dims=32,
-        depths=(2, 2, 2, 2),
-        num_heads=(1, 2, 4, 8),
-        window_size=8,
-        drop_path_rate=0.05,
-    ),
+    backbone=_base_.backbone,
     decode_head=dict(
-        in_channels=[32, 64, 128, 256],
+        in_channels=_base_.channels,
         feat_channels=width,
         out_channels=width,
         num_classes=classes,

@@ -8,7 +8,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from swin_dense import tasks
 from swin_dense.console import findings, terminal
 from swin_dense.errors import UserError
-from swin_dense.formats import coco_json
+from swin_dense.formats import coco_json, panoptic_json
 
 WARNINGS = 5  # that are shown
 
@@ -31,6 +31,7 @@ def check_before(config: Config, splits: Sequence[str], skip_bad: bool = False) 
         except UserError as error:
             outcome = [error]
     coco_json.forget()
+    panoptic_json.forget()
     broadcast_object_list(outcome)
     if isinstance(outcome[0], UserError):
         raise outcome[0]

@@ -7,8 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from swin_dense.console.findings import Finding, errors, some
-from swin_dense.errors import UserError
+from swin_dense.console.findings import Finding, some
 from swin_dense.formats.json_entries import (
     Fields,
     more_than_once,
@@ -16,6 +15,7 @@ from swin_dense.formats.json_entries import (
     odd_sizes,
     parse,
     read_fields,
+    refuse_errors,
     state,
 )
 
@@ -64,10 +64,7 @@ def read_annotations(path: Path) -> dict:
         UserError: it is missing, not JSON, or its lists, keys or ids are not those of COCO annotations.
     """
     content, findings = read_with_findings(path)
-    problems = errors(findings)
-    if problems:
-        more = f' (and {len(problems) - 1} more: see tools/check_data.py)' if len(problems) > 1 else ''
-        raise UserError(f'annotations {problems[0].line()}{more}')
+    refuse_errors(findings)
     return content
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
-from swin_dense.console.findings import Finding, some
+from swin_dense.console.findings import Finding, errors, some
 from swin_dense.errors import UnsafeFileError, UserError
 from swin_dense.storage.regular import other_kind
 
@@ -49,6 +49,13 @@ def state(path: Path) -> tuple[int, int]:
             f'annotations {path} do not exist (looked for {path.absolute()}); try --data DIR'
         ) from error
     return status.st_mtime_ns, status.st_size
+
+
+def refuse_errors(findings: Sequence[Finding]) -> None:
+    """Raise the first error as a ``UserError`` that says how many more there are."""
+    if problems := errors(findings):
+        more = f' (and {len(problems) - 1} more: see tools/check_data.py)' if len(problems) > 1 else ''
+        raise UserError(f'annotations {problems[0].line()}{more}')
 
 
 def parse(path: Path, kind: str) -> Parsed:
