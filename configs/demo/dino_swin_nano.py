@@ -2,23 +2,14 @@
 #   python -m swin_dense.demo.shapes data/shapes && python tools/train.py configs/demo/dino_swin_nano.py
 # run time: two CPU cores, 90 minutes
 # expected: not measured on the shapes yet
-_base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
+_base_ = ['mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py', '../_base_/swin_nano.py']
 width = 256  # channels of the pyramid and the queries: mmdet's DINO takes no other
 attention = dict(embed_dims=width)
 ffn = dict(embed_dims=width, feedforward_channels=2 * width)
 model = dict(
     num_queries=300,
     data_preprocessor=dict(pad_size_divisor=32),
-    backbone=dict(
-        _delete_=True,
-        type='swin_dense.SwinTransformer',
-        embed_dims=32,
-        depths=(2, 2, 2, 2),
-        num_heads=(1, 2, 4, 8),
-        window_size=8,
-        drop_path_rate=0.05,
-        out_indices=(1, 2, 3),
-    ),
+    backbone=dict(_base_.backbone, out_indices=(1, 2, 3)),
     neck=dict(in_channels=[64, 128, 256]),
     encoder=dict(num_layers=2, layer_cfg=dict(self_attn_cfg=attention, ffn_cfg=ffn)),
     decoder=dict(
